@@ -1,0 +1,198 @@
+"""Builds the native backend ``schuss._native``; everything else stands in pyproject.toml.
+
+The extension is optional: where it cannot be built the install goes on without it and leaves the
+reason in ``schuss/_native_missing.txt``, which ``schuss info`` shows. Environment variables:
+
+SCHUSS_REQUIRE_NATIVE=1     a failed build is an error
+SCHUSS_NO_NATIVE=1          do not build it
+SCHUSS_SANITIZE=LIST        build with -fsanitize=LIST ("address,undefined" or "thread")
+CC, CXX, CFLAGS, CXXFLAGS   as setuptools reads them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CompileError, LinkError
+from setuptools.modified import newer_group
+
+REASON_FILE = "_native_missing.txt"
+COMPILE_JOBS = 2  # a kernel file takes about 1 GB to compile
+
+COMMON_FLAGS = [
+    "-std=c++17",
+    "-fvisibility=hidden",
+    "-pthread",
+    "-g0",
+    "-Wall",
+    "-Wextra",
+    # Link-time optimisation would see all instruction sets at once.
+    "-fno-lto",
+]
+# The parts of -ffast-math that let sums be vectorised. The flag itself, given at link time, turns
+# denormals off for the whole process, and infinity must stay infinity: divergence is looked for.
+KERNEL_FLAGS = [
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fassociative-math",
+    "-fno-signed-zeros",
+]
+PLAIN_FLAGS = ["-O2"]
+
+PLAIN_SOURCES = ["bindings.cpp", "pool.cpp"]
+BASELINE_KERNELS = {"kernels_baseline.cpp": []}
+X86_KERNELS = {
+    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
+    "kernels_avx512.cpp": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+    ],
+}
+
+
+def environment_flag(name: str) -> bool:
+    """Whether an environment variable is set to something other than empty or 0."""
+    return os.environ.get(name, "") not in ("", "0")
+
+
+class BuildNative(build_ext):
+    """``build_ext`` with flags for each file, two files at a time, and failure allowed."""
+
+    def run(self) -> None:
+        """Build the extension, or record why there is none."""
+        required = environment_flag("SCHUSS_REQUIRE_NATIVE")
+        reason = self.unsupported()
+        if reason is None:
+            try:
+                super().run()
+            except (BaseError, CompileError, LinkError, OSError) as error:
+                reason = (
+                    f"it could not be compiled: {error}. Install g++ or clang++ and reinstall; "
+                    "SCHUSS_REQUIRE_NATIVE=1 pip install -v shows the compiler's output."
+                )
+        if reason is not None and required:
+            raise SystemExit(f"SCHUSS_REQUIRE_NATIVE is set, but {reason}")
+        self.record(reason)
+
+    def unsupported(self) -> str | None:
+        """Why the extension is not to be built here at all."""
+        if environment_flag("SCHUSS_NO_NATIVE"):
+            return "SCHUSS_NO_NATIVE was set when schuss was installed."
+        if sys.platform == "win32":
+            return "it is not built on Windows; the jit backend is used there."
+        return None
+
+    def record(self, reason: str | None) -> None:
+        """Leave the reason beside the package's modules, or remove an earlier one."""
+        for extension in self.extensions:
+            inplace, regular = self._get_inplace_equivalent(
+                self.get_finalized_command("build_py"), extension
+            )
+            library = Path(inplace if self.inplace else regular)
+            note = library.with_name(REASON_FILE)
+            if reason is None:
+                note.unlink(missing_ok=True)
+                continue
+            print(f"schuss: building without the native backend: {reason}", file=sys.stderr)
+            library.unlink(missing_ok=True)  # of an earlier build, with other sources
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(reason + "\n", encoding="utf-8")
+
+    def build_extension(self, extension: Extension) -> None:
+        """Compile each source with its own flags, then link."""
+        self.compiler.spawn = spawn_with_reason(self.compiler.spawn)
+        x86 = self.plat_name.endswith(("x86_64", "amd64"))
+        kernels = BASELINE_KERNELS | (X86_KERNELS if x86 else {})
+        flags = {name: PLAIN_FLAGS for name in PLAIN_SOURCES}
+        flags |= {name: KERNEL_FLAGS + target for name, target in kernels.items()}
+        sanitize = sanitizer_flags()
+
+        def compile_source(name: str) -> str:
+            return self.compile_source(
+                extension, f"csrc/cpu/{name}", COMMON_FLAGS + flags[name] + sanitize, x86
+            )
+
+        with ThreadPoolExecutor(COMPILE_JOBS) as workers:
+            objects = list(workers.map(compile_source, flags))
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(extension.name),
+            extra_postargs=["-pthread", *sanitize],
+            build_temp=self.build_temp,
+            target_lang="c++",
+        )
+
+    def compile_source(self, extension: Extension, source: str, flags: list[str], x86: bool) -> str:
+        """Object file of one source, compiled unless it is newer than all it was made from."""
+        macros = [("SCHUSS_X86", "1")] if x86 else []
+        if source.endswith("bindings.cpp"):
+            macros.append(("SCHUSS_KERNEL_FLAGS", '"' + " ".join(KERNEL_FLAGS) + '"'))
+        key = repr((self.compiler.compiler_so_cxx, flags, macros, pybind11.__version__))
+        folder = Path(self.build_temp, hashlib.sha256(key.encode()).hexdigest()[:12])
+        [target] = self.compiler.object_filenames([source], output_dir=str(folder))
+        if self.force or newer_group([source, *extension.depends], target):
+            self.compiler.compile(
+                [source],
+                output_dir=str(folder),
+                macros=macros,
+                include_dirs=extension.include_dirs,
+                extra_postargs=flags,
+            )
+        return target
+
+
+def sanitizer_flags() -> list[str]:
+    """Flags of a build that looks for memory errors or races (not for users)."""
+    checks = os.environ.get("SCHUSS_SANITIZE", "")
+    if not checks:
+        return []
+    return [f"-fsanitize={checks}", "-fno-omit-frame-pointer", "-g", "-O1"]
+
+
+def spawn_with_reason(spawn: Callable[..., None]) -> Callable[..., None]:
+    """Let a failing command raise with the compiler's first error, not only its exit code."""
+
+    def run(command: list[str], **options: object) -> None:
+        try:
+            spawn(command, **options)
+        except Exception as error:
+            if Path(command[0]).exists():
+                again = subprocess.run(command, capture_output=True, text=True, check=False)
+                first = next((line for line in again.stderr.splitlines() if "error" in line), "")
+                if first:
+                    raise CompileError(first.strip()) from error
+            raise
+
+    return run
+
+
+setup(
+    # schuss._csrc ships the headers: a GPU kernel is compiled from them when it is first used.
+    packages=[*find_packages("src"), "schuss._csrc"],
+    package_dir={"": "src", "schuss._csrc": "csrc"},
+    ext_modules=[
+        Extension(
+            "schuss._native",
+            sources=sorted(f"csrc/cpu/{name}" for name in PLAIN_SOURCES),
+            include_dirs=["csrc", pybind11.get_include()],
+            depends=["setup.py", *sorted(map(str, Path("csrc").rglob("*.h")))],
+            language="c++",
+        )
+    ],
+    cmdclass={"build_ext": BuildNative},
+)
