@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,18 +76,19 @@ class BuildNative(build_ext):
 
     def run(self) -> None:
         """Build the extension, or record why there is none."""
-        required = environment_flag("SCHUSS_REQUIRE_NATIVE")
+        inplace = self.inplace  # setuptools does not restore it when the build fails
         reason = self.unsupported()
         if reason is None:
             try:
                 super().run()
             except (BaseError, CompileError, LinkError, OSError) as error:
                 reason = (
-                    f"it could not be compiled: {error}. Install g++ or clang++ and reinstall; "
-                    "SCHUSS_REQUIRE_NATIVE=1 pip install -v shows the compiler's output."
+                    f"it could not be compiled ({error}). Install g++ or clang++, then reinstall; "
+                    "with SCHUSS_REQUIRE_NATIVE=1 the compiler's output is shown."
                 )
-        if reason is not None and required:
+        if reason is not None and environment_flag("SCHUSS_REQUIRE_NATIVE"):
             raise SystemExit(f"SCHUSS_REQUIRE_NATIVE is set, but {reason}")
+        self.inplace = inplace
         self.record(reason)
 
     def unsupported(self) -> str | None:
@@ -129,9 +131,13 @@ class BuildNative(build_ext):
 
         with ThreadPoolExecutor(COMPILE_JOBS) as workers:
             objects = list(workers.map(compile_source, flags))
+        library = self.get_ext_fullpath(extension.name)
+        Path(library).unlink(
+            missing_ok=True
+        )  # or it counts as newer than another flavour's objects
         self.compiler.link_shared_object(
             objects,
-            self.get_ext_fullpath(extension.name),
+            library,
             extra_postargs=["-pthread", *sanitize],
             build_temp=self.build_temp,
             target_lang="c++",
@@ -165,20 +171,24 @@ def sanitizer_flags() -> list[str]:
 
 
 def spawn_with_reason(spawn: Callable[..., None]) -> Callable[..., None]:
-    """Let a failing command raise with the compiler's first error, not only its exit code."""
+    """Let a failing command raise with the compiler's first error, not with all its arguments."""
 
     def run(command: list[str], **options: object) -> None:
         try:
             spawn(command, **options)
         except Exception as error:
-            if Path(command[0]).exists():
-                again = subprocess.run(command, capture_output=True, text=True, check=False)
-                first = next((line for line in again.stderr.splitlines() if "error" in line), "")
-                if first:
-                    raise CompileError(first.strip()) from error
-            raise
+            raise CompileError(f"{command[0]}: {first_error(command)}") from error
 
     return run
+
+
+def first_error(command: list[str]) -> str:
+    """Why a command fails, in one line; it is run once more, as its output was not kept."""
+    if shutil.which(command[0]) is None:
+        return "command not found"
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    errors = (line.strip() for line in again.stderr.splitlines() if "error" in line.lower())
+    return next(errors, f"exit status {again.returncode}")
 
 
 setup(
