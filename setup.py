@@ -16,9 +16,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import shorten
 
 import pybind11
 from setuptools import Extension, find_packages, setup
@@ -83,8 +83,8 @@ class BuildNative(build_ext):
                 super().run()
             except (BaseError, CompileError, LinkError, OSError) as error:
                 reason = (
-                    f"it could not be compiled ({error}). Install g++ or clang++, then reinstall; "
-                    "with SCHUSS_REQUIRE_NATIVE=1 the compiler's output is shown."
+                    f"it could not be compiled ({shorten(str(error), 200)}). Install g++ or "
+                    "clang++, then reinstall; SCHUSS_REQUIRE_NATIVE=1 shows the compiler's output."
                 )
         if reason is not None and environment_flag("SCHUSS_REQUIRE_NATIVE"):
             raise SystemExit(f"SCHUSS_REQUIRE_NATIVE is set, but {reason}")
@@ -117,24 +117,23 @@ class BuildNative(build_ext):
 
     def build_extension(self, extension: Extension) -> None:
         """Compile each source with its own flags, then link."""
-        self.compiler.spawn = spawn_with_reason(self.compiler.spawn)
         x86 = self.plat_name.endswith(("x86_64", "amd64"))
         kernels = BASELINE_KERNELS | (X86_KERNELS if x86 else {})
         flags = {name: PLAIN_FLAGS for name in PLAIN_SOURCES}
         flags |= {name: KERNEL_FLAGS + target for name, target in kernels.items()}
         sanitize = sanitizer_flags()
+        macros = ["-DSCHUSS_X86"] if x86 else []
 
         def compile_source(name: str) -> str:
             return self.compile_source(
-                extension, f"csrc/cpu/{name}", COMMON_FLAGS + flags[name] + sanitize, x86
+                extension, f"csrc/cpu/{name}", COMMON_FLAGS + flags[name] + sanitize + macros
             )
 
         with ThreadPoolExecutor(COMPILE_JOBS) as workers:
             objects = list(workers.map(compile_source, flags))
         library = self.get_ext_fullpath(extension.name)
-        Path(library).unlink(
-            missing_ok=True
-        )  # or it counts as newer than another flavour's objects
+        # Else it is not linked again where the objects are older, those of another flavour.
+        Path(library).unlink(missing_ok=True)
         self.compiler.link_shared_object(
             objects,
             library,
@@ -143,22 +142,21 @@ class BuildNative(build_ext):
             target_lang="c++",
         )
 
-    def compile_source(self, extension: Extension, source: str, flags: list[str], x86: bool) -> str:
+    def compile_source(self, extension: Extension, source: str, flags: list[str]) -> str:
         """Object file of one source, compiled unless it is newer than all it was made from."""
-        macros = [("SCHUSS_X86", "1")] if x86 else []
-        if source.endswith("bindings.cpp"):
-            macros.append(("SCHUSS_KERNEL_FLAGS", '"' + " ".join(KERNEL_FLAGS) + '"'))
-        key = repr((self.compiler.compiler_so_cxx, flags, macros, pybind11.__version__))
+        if source.endswith("bindings.cpp"):  # which tells users how the kernels were compiled
+            flags = [*flags, f'-DSCHUSS_KERNEL_FLAGS="{" ".join(KERNEL_FLAGS)}"']
+        key = repr((self.compiler.compiler_so_cxx, flags, pybind11.__version__))
         folder = Path(self.build_temp, hashlib.sha256(key.encode()).hexdigest()[:12])
         [target] = self.compiler.object_filenames([source], output_dir=str(folder))
-        if self.force or newer_group([source, *extension.depends], target):
-            self.compiler.compile(
-                [source],
-                output_dir=str(folder),
-                macros=macros,
-                include_dirs=extension.include_dirs,
-                extra_postargs=flags,
-            )
+        if not self.force and not newer_group([source, *extension.depends], target):
+            return target
+        flags = [*flags, *(f"-I{path}" for path in extension.include_dirs + self.include_dirs)]
+        try:
+            self.compiler.compile([source], output_dir=str(folder), extra_postargs=flags)
+        except CompileError as error:
+            command = [*self.compiler.compiler_so_cxx, "-c", source, "-o", os.devnull, *flags]
+            raise CompileError(f"{source}: {first_error(command)}") from error
         return target
 
 
@@ -170,25 +168,13 @@ def sanitizer_flags() -> list[str]:
     return [f"-fsanitize={checks}", "-fno-omit-frame-pointer", "-g", "-O1"]
 
 
-def spawn_with_reason(spawn: Callable[..., None]) -> Callable[..., None]:
-    """Let a failing command raise with the compiler's first error, not with all its arguments."""
-
-    def run(command: list[str], **options: object) -> None:
-        try:
-            spawn(command, **options)
-        except Exception as error:
-            raise CompileError(f"{command[0]}: {first_error(command)}") from error
-
-    return run
-
-
 def first_error(command: list[str]) -> str:
     """Why a command fails, in one line; it is run once more, as its output was not kept."""
     if shutil.which(command[0]) is None:
-        return "command not found"
+        return f"there is no {command[0]}"
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     errors = (line.strip() for line in again.stderr.splitlines() if "error" in line.lower())
-    return next(errors, f"exit status {again.returncode}")
+    return next(errors, f"{command[0]} ended with exit status {again.returncode}")
 
 
 setup(
