@@ -1,1 +1,1 @@
-"""The C headers as the package ``schuss._csrc``, so that kernels can be compiled from them at run time."""
+"""The C headers as the package ``schuss._csrc``: kernels are compiled from them at run time."""
