@@ -1,0 +1,454 @@
+// The extension module schuss._native: checks sizes and types, releases the GIL, calls a kernel.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../formulas.h"
+#include "problem.h"
+
+namespace py = pybind11;
+using namespace schuss;
+
+namespace {
+
+// ---- Instruction sets -----------------------------------------------------------------------
+
+std::vector<const InstructionSet*> supported_sets() {
+  std::vector<const InstructionSet*> sets{&baseline::kernels};
+#ifdef SCHUSS_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    sets.push_back(&avx2::kernels);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && sets.size() == 2)
+    sets.push_back(&avx512::kernels);
+#endif
+  return sets;
+}
+
+const InstructionSet* chosen = nullptr;
+
+void use_instruction_set(const std::string& name) {
+  std::string known;
+  for (const InstructionSet* set : supported_sets()) {
+    if (name == set->name) {
+      chosen = set;
+      return;
+    }
+    known += std::string(known.empty() ? "" : ", ") + set->name;
+  }
+  throw std::invalid_argument("SCHUSS_CPU='" + name + "': this machine can run " + known + ".");
+}
+
+template <class T>
+const Kernels<T>& kernels();
+template <>
+const Kernels<float>& kernels<float>() {
+  return *chosen->single;
+}
+template <>
+const Kernels<double>& kernels<double>() {
+  return *chosen->wide;
+}
+
+// ---- Arrays ---------------------------------------------------------------------------------
+
+// Pointer to a C-contiguous array's data after checking type and size; null for an empty array.
+template <class T>
+const T* view(const py::array& array, int64_t size, const char* name) {
+  if (!py::isinstance<py::array_t<T>>(array) || !(array.flags() & py::array::c_style))
+    throw std::invalid_argument(std::string(name) + ": wrong dtype or not C-contiguous");
+  if (array.size() != size)
+    throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(size) +
+                                " elements, got " + std::to_string(array.size()));
+  return static_cast<const T*>(array.data());
+}
+
+template <class T>
+const T* optional_view(const py::array& array, int64_t size, const char* name) {
+  return array.size() == 0 ? nullptr : view<T>(array, size, name);
+}
+
+template <class T>
+T* target(py::array& array, int64_t size, const char* name) {
+  view<T>(array, size, name);
+  if (!array.writeable()) throw std::invalid_argument(std::string(name) + ": read-only");
+  return static_cast<T*>(array.mutable_data());
+}
+
+template <class T>
+T* optional_target(py::array& array, int64_t size, const char* name) {
+  return array.size() == 0 ? nullptr : target<T>(array, size, name);
+}
+
+// Indices, or a pair (start, count) for a range.
+Rows rows_of(const py::object& rows) {
+  if (py::isinstance<py::tuple>(rows)) {
+    const auto range = rows.cast<std::pair<int64_t, int64_t>>();
+    return {nullptr, nullptr, range.first, range.second, range.second};
+  }
+  const auto index = rows.cast<py::array>();
+  const int64_t count = index.size();
+  if (py::isinstance<py::array_t<int32_t>>(index))
+    return {view<int32_t>(index, count, "rows"), nullptr, 0, count, count};
+  return {nullptr, view<int64_t>(index, count, "rows"), 0, count, count};
+}
+
+int row_number(int row, int count, const char* name) {
+  if (row < 0 || row >= count) throw std::out_of_range(std::string(name) + ": no such row");
+  return row;
+}
+
+// The data and loss of one call, held as Python objects and viewed as a Problem.
+struct Data {
+  py::array X, y, weight, loss_parameters;
+  int loss;
+  bool fit_intercept;
+
+  template <class T>
+  Problem<T> view_as() const {
+    if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+    const int64_t n = X.shape(0), d = X.shape(1);
+    return {view<T>(X, n * d, "X"),
+            n,
+            d,
+            view<T>(y, n, "y"),
+            optional_view<T>(weight, n, "weight"),
+            view<double>(loss_parameters, loss_parameters.size(), "loss_parameters"),
+            fit_intercept};
+  }
+};
+
+struct Parameters {
+  py::array theta, slots, average;
+  int64_t averaged;
+
+  template <class T>
+  State<T> view_as(int64_t width) {
+    const int64_t count = slots.size() / width;
+    T* slot = optional_target<T>(slots, count * width, "slots");
+    return {target<T>(theta, width, "theta"),
+            {count > 0 ? slot : nullptr, count > 1 ? slot + width : nullptr},
+            optional_target<double>(average, width, "average"),
+            averaged};
+  }
+};
+
+struct Steps {
+  py::array constants;
+  double l2, l1, clip_norm;
+
+  Update view_as(int64_t steps) const {
+    if (constants.ndim() != 2 || (constants.shape(0) != 1 && constants.shape(0) < steps))
+      throw std::invalid_argument("constants: expected (1 or n_steps, n_constants)");
+    return {view<double>(constants, constants.size(), "constants"),
+            constants.shape(0) == 1 ? 0 : int64_t(constants.shape(1)), l2, l1, clip_norm};
+  }
+};
+
+template <class T>
+struct Workspace {
+  std::vector<T> partial;
+  std::vector<double> total, loss;
+  Scratch<T> scratch;
+
+  Workspace(int64_t rows, int64_t width) {
+    const int64_t tiles = std::min(wave_tiles, (rows + tile_rows - 1) / tile_rows);
+    partial.resize(size_t(tiles * width));
+    total.assign(size_t(width), 0.0);
+    loss.resize(size_t(tiles));
+    scratch = {partial.data(), total.data(), loss.data()};
+  }
+};
+
+// ---- Verbs ----------------------------------------------------------------------------------
+
+template <class T>
+std::pair<double, double> descend_samples(const Data& data, const py::object& rows,
+                                          const Steps& steps, Parameters& parameters) {
+  const auto problem = data.view_as<T>();
+  const Rows order = rows_of(rows);
+  const Update update = steps.view_as(order.count);
+  auto state = parameters.view_as<T>(problem.d + 1);
+  Outcome outcome;
+  {
+    py::gil_scoped_release release;
+    outcome = kernels<T>().descend_samples[row_number(data.loss, portable::loss_count, "loss")](
+        problem, order, update, state);
+  }
+  parameters.averaged = state.averaged;
+  return {outcome.loss, outcome.gradient_norm};
+}
+
+template <class T>
+std::pair<double, double> descend_batches(const Data& data, const py::object& rows,
+                                          int64_t batch_size, int rule, const Steps& steps,
+                                          Parameters& parameters, int threads) {
+  if (batch_size < 1) throw std::invalid_argument("batch_size: expected at least 1");
+  const auto problem = data.view_as<T>();
+  const Rows order = rows_of(rows);
+  const Update update = steps.view_as((order.count + batch_size - 1) / batch_size);
+  auto state = parameters.view_as<T>(problem.d + 1);
+  Workspace<T> workspace(std::min(batch_size, order.count), problem.d + 1);
+  row_number(data.loss, portable::loss_count, "loss");
+  row_number(rule, portable::rule_count, "rule");
+  struct Job {
+    const Problem<T>& problem;
+    const Rows& rows;
+    const Update& update;
+    State<T>& state;
+    Scratch<T>& scratch;
+    int64_t batch_size;
+    int loss, rule;
+    Outcome outcome;
+  } job{problem, order, update, state, workspace.scratch, batch_size, data.loss, rule, {}};
+  {
+    py::gil_scoped_release release;
+    run_crew(
+        threads,
+        [](void* context, Crew crew) {
+          Job& job = *static_cast<Job*>(context);
+          const Kernels<T>& table = kernels<T>();
+          const Outcome outcome =
+              table.descend_batches(table, job.loss, job.rule, job.problem, job.rows,
+                                    job.batch_size, job.update, job.state, job.scratch, crew);
+          if (crew.rank == 0) job.outcome = outcome;
+        },
+        &job);
+  }
+  parameters.averaged = state.averaged;
+  return {job.outcome.loss, job.outcome.gradient_norm};
+}
+
+// Adds to `total` (d + 1,) and returns the summed loss.
+template <class T>
+double add_gradient(const Data& data, const py::object& rows, const py::array& theta,
+                    py::array total, int threads) {
+  const auto problem = data.view_as<T>();
+  const Rows order = rows_of(rows);
+  const T* parameters = view<T>(theta, problem.d + 1, "theta");
+  Workspace<T> workspace(order.count, problem.d + 1);
+  workspace.scratch.total = target<double>(total, problem.d + 1, "total");
+  row_number(data.loss, portable::loss_count, "loss");
+  struct Job {
+    const Problem<T>& problem;
+    const Rows& rows;
+    const T* theta;
+    Scratch<T>& scratch;
+    int loss;
+    double summed;
+  } job{problem, order, parameters, workspace.scratch, data.loss, 0};
+  {
+    py::gil_scoped_release release;
+    run_crew(
+        threads,
+        [](void* context, Crew crew) {
+          Job& job = *static_cast<Job*>(context);
+          double summed = 0;
+          kernels<T>().add_gradient[job.loss](job.problem, job.rows, job.theta, job.scratch,
+                                              &summed, crew);
+          if (crew.rank == 0) job.summed = summed;
+        },
+        &job);
+  }
+  return job.summed;
+}
+
+// One update from a gradient summed over `count` rows.
+template <class T>
+double finish_step(const Data& data, const py::array& total, int64_t count, int rule,
+                   const Steps& steps, int64_t step, Parameters& parameters) {
+  const auto problem = data.view_as<T>();
+  const Update update = steps.view_as(step + 1);
+  auto state = parameters.view_as<T>(problem.d + 1);
+  const double norm = kernels<T>().finish_step[row_number(rule, portable::rule_count, "rule")](
+      problem, update, step, nullptr, view<double>(total, problem.d + 1, "total"), count, true,
+      state);
+  parameters.averaged = state.averaged;
+  return norm;
+}
+
+template <class T>
+std::pair<double, double> variance(const Data& data, const py::object& rows, const py::array& theta,
+                                   py::array gradient) {
+  const auto problem = data.view_as<T>();
+  const Rows order = rows_of(rows);
+  const T* parameters = view<T>(theta, problem.d + 1, "theta");
+  double* sum = target<double>(gradient, problem.d + 1, "gradient");
+  double loss = 0, second;
+  {
+    py::gil_scoped_release release;
+    second = kernels<T>().variance[row_number(data.loss, portable::loss_count, "loss")](
+        problem, order, parameters, &loss, sum);
+  }
+  return {loss, second};
+}
+
+template <class T>
+void margin(const py::array& X, const py::object& rows, const py::array& theta, py::array out) {
+  if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+  const int64_t d = X.shape(1);
+  const Rows order = rows_of(rows);
+  const T* matrix = view<T>(X, X.size(), "X");
+  const T* parameters = view<T>(theta, d + 1, "theta");
+  T* result = target<T>(out, order.count, "out");
+  py::gil_scoped_release release;
+  kernels<T>().margin(matrix, d, order, parameters, result);
+}
+
+template <class T>
+void apply(int rule, std::vector<py::array> params, const std::vector<py::array>& gradients,
+           std::vector<std::vector<py::array>> slots, const py::array& constants, double decay) {
+  row_number(rule, portable::rule_count, "rule");
+  const double* scalars = view<double>(constants, constants.size(), "constants");
+  struct Piece {
+    T* param;
+    const T* gradient;
+    T* slot[2];
+    int64_t size;
+  };
+  std::vector<Piece> pieces;
+  for (size_t k = 0; k < params.size(); ++k) {
+    const int64_t size = params[k].size();
+    Piece piece{target<T>(params[k], size, "param"),
+                view<T>(gradients.at(k), size, "gradient"),
+                {nullptr, nullptr},
+                size};
+    for (size_t s = 0; s < slots.at(k).size() && s < 2; ++s)
+      piece.slot[s] = target<T>(slots[k][s], size, "slot");
+    pieces.push_back(piece);
+  }
+  py::gil_scoped_release release;
+  for (const Piece& p : pieces)
+    kernels<T>().apply[rule](p.param, p.gradient, p.slot[0], p.slot[1], p.size, scalars, decay);
+}
+
+template <class T>
+void reduce(py::array dst, const std::vector<py::array>& sources, double scale) {
+  const int64_t size = dst.size();
+  T* result = target<T>(dst, size, "dst");
+  std::vector<const T*> inputs;
+  for (const py::array& source : sources) inputs.push_back(view<T>(source, size, "source"));
+  py::gil_scoped_release release;
+  kernels<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
+}
+
+void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
+  const uint32_t* round_keys = view<uint32_t>(keys, portable::bijection_rounds, "keys");
+  const int64_t stop = start + out.size();
+  if (n < 1 || start < 0 || uint64_t(stop) > n) throw std::out_of_range("permute: range beyond n");
+  if (py::isinstance<py::array_t<int32_t>>(out)) {
+    int32_t* result = target<int32_t>(out, out.size(), "out");
+    py::gil_scoped_release release;
+    return kernels<float>().permute_narrow(n, round_keys, start, stop, result);
+  }
+  int64_t* result = target<int64_t>(out, out.size(), "out");
+  py::gil_scoped_release release;
+  kernels<float>().permute_wide(n, round_keys, start, stop, result);
+}
+
+// ---- Names ----------------------------------------------------------------------------------
+
+template <int Row>
+void add_losses(std::vector<std::string>& names) {
+  if constexpr (Row > 0) {
+    add_losses<Row - 1>(names);
+    names.push_back(portable::loss_row<double, Row - 1>::name());
+  }
+}
+
+template <int Row>
+void add_rules(std::vector<std::string>& names) {
+  if constexpr (Row > 0) {
+    add_rules<Row - 1>(names);
+    names.push_back(portable::rule_row<double, Row - 1>::name());
+  }
+}
+
+py::dict cpu_features() {
+  py::dict features;
+#ifdef SCHUSS_X86
+  __builtin_cpu_init();
+#define SCHUSS_FEATURE(NAME) features[NAME] = bool(__builtin_cpu_supports(NAME))
+  SCHUSS_FEATURE("sse4.2");
+  SCHUSS_FEATURE("avx");
+  SCHUSS_FEATURE("avx2");
+  SCHUSS_FEATURE("fma");
+  SCHUSS_FEATURE("avx512f");
+  SCHUSS_FEATURE("avx512bw");
+  SCHUSS_FEATURE("avx512dq");
+  SCHUSS_FEATURE("avx512vl");
+#undef SCHUSS_FEATURE
+#else
+  features["neon"] = true;
+#endif
+  return features;
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["compiler"] = __VERSION__;
+#ifdef SCHUSS_KERNEL_FLAGS
+  info["flags"] = SCHUSS_KERNEL_FLAGS;
+#endif
+  return info;
+}
+
+template <class T>
+void add_verbs(py::module_& m, const std::string& suffix) {
+  m.def(("descend_samples_" + suffix).c_str(), descend_samples<T>);
+  m.def(("descend_batches_" + suffix).c_str(), descend_batches<T>);
+  m.def(("add_gradient_" + suffix).c_str(), add_gradient<T>);
+  m.def(("finish_step_" + suffix).c_str(), finish_step<T>);
+  m.def(("variance_" + suffix).c_str(), variance<T>);
+  m.def(("margin_" + suffix).c_str(), margin<T>);
+  m.def(("apply_" + suffix).c_str(), apply<T>);
+  m.def(("reduce_" + suffix).c_str(), reduce<T>);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled kernels of schuss.";
+  const char* wanted = std::getenv("SCHUSS_CPU");
+  if (wanted && *wanted)
+    use_instruction_set(wanted);
+  else
+    chosen = supported_sets().back();
+
+  py::class_<Data>(m, "Data").def(
+      py::init<py::array, py::array, py::array, py::array, int, bool>());
+  py::class_<Parameters>(m, "Parameters")
+      .def(py::init<py::array, py::array, py::array, int64_t>())
+      .def_readonly("averaged", &Parameters::averaged);
+  py::class_<Steps>(m, "Steps").def(py::init<py::array, double, double, double>());
+
+  add_verbs<float>(m, "float32");
+  add_verbs<double>(m, "float64");
+  m.def("permute", permute);
+
+  m.def("losses", [] {
+    std::vector<std::string> names;
+    add_losses<portable::loss_count>(names);
+    return names;
+  });
+  m.def("rules", [] {
+    std::vector<std::string> names;
+    add_rules<portable::rule_count>(names);
+    return names;
+  });
+  m.def("instruction_set", [] { return std::string(chosen->name); });
+  m.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const InstructionSet* set : supported_sets()) names.push_back(set->name);
+    return names;
+  });
+  m.def("use_instruction_set", use_instruction_set);
+  m.def("cpu_features", cpu_features);
+  m.def("build_info", build_info);
+}

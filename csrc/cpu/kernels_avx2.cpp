@@ -1,0 +1,9 @@
+// The kernels for machines with AVX2 and FMA.
+#define SCHUSS_ISA avx2
+#include "kernels.h"
+
+namespace schuss {
+namespace avx2 {
+extern const InstructionSet kernels{"avx2", &single_table, &wide_table};
+}  // namespace avx2
+}  // namespace schuss

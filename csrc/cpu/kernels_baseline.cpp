@@ -1,0 +1,14 @@
+// The kernels for every machine.
+#define SCHUSS_ISA baseline
+#include "kernels.h"
+
+namespace schuss {
+namespace baseline {
+#ifdef __aarch64__
+constexpr const char* baseline_name = "neon";
+#else
+constexpr const char* baseline_name = "baseline";
+#endif
+extern const InstructionSet kernels{baseline_name, &single_table, &wide_table};
+}  // namespace baseline
+}  // namespace schuss

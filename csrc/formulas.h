@@ -1,0 +1,297 @@
+// Formulas: losses, update rules, penalties and the index bijection, as scalar mathematics.
+//
+// Freestanding C++17: g++, clang and NVRTC compile it, without a header of their own. Each formula
+// stands a second time in Python (src/schuss/formulas); tests hold the two against each other.
+//
+// Everything lives in a namespace named by SCHUSS_ISA, because a template compiled for two
+// instruction sets under one name is one symbol after linking.
+//
+// To add a loss, write one SCHUSS_LOSS struct, named like its Python row; to add a rule, one
+// SCHUSS_RULE struct, named like its Python formula. Nothing else lists them.
+#pragma once
+
+#ifndef SCHUSS_ISA
+#define SCHUSS_ISA portable
+#endif
+
+#ifdef __CUDACC__
+#define SCHUSS_FN __device__ __forceinline__
+#else
+#define SCHUSS_FN inline
+#endif
+
+namespace schuss {
+namespace SCHUSS_ISA {
+
+#ifdef __CUDACC__
+SCHUSS_FN float exponential(float x) { return expf(x); }
+SCHUSS_FN double exponential(double x) { return exp(x); }
+SCHUSS_FN float log_one_plus(float x) { return log1pf(x); }
+SCHUSS_FN double log_one_plus(double x) { return log1p(x); }
+SCHUSS_FN float square_root(float x) { return sqrtf(x); }
+SCHUSS_FN double square_root(double x) { return sqrt(x); }
+#else
+SCHUSS_FN float exponential(float x) { return __builtin_expf(x); }
+SCHUSS_FN double exponential(double x) { return __builtin_exp(x); }
+SCHUSS_FN float log_one_plus(float x) { return __builtin_log1pf(x); }
+SCHUSS_FN double log_one_plus(double x) { return __builtin_log1p(x); }
+SCHUSS_FN float square_root(float x) { return __builtin_sqrtf(x); }
+SCHUSS_FN double square_root(double x) { return __builtin_sqrt(x); }
+#endif
+
+template <class T>
+SCHUSS_FN T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+SCHUSS_FN T larger(T a, T b) {
+  return a > b ? a : b;
+}
+template <class T>
+SCHUSS_FN T magnitude(T a) {
+  return a < T(0) ? -a : a;
+}
+template <class T>
+SCHUSS_FN T sign(T a) {
+  return T(a > T(0)) - T(a < T(0));
+}
+
+// ---- Losses: value and slope (derivative in the margin) of one sample -------------------------
+// Binary labels are -1 and +1. The constructor takes the parameters in their declared order.
+
+template <class T, int Row>
+struct loss_row;
+constexpr int first_loss = __COUNTER__ + 1;
+
+#define SCHUSS_LOSS(NAME)                                 \
+  template <class T>                                      \
+  struct NAME;                                            \
+  template <class T>                                      \
+  struct loss_row<T, __COUNTER__ - first_loss> {          \
+    using type = NAME<T>;                                 \
+    static constexpr const char* name() { return #NAME; } \
+  };                                                      \
+  template <class T>                                      \
+  struct NAME
+
+SCHUSS_LOSS(squared_error) {
+  SCHUSS_FN explicit squared_error(const double*) {}
+  SCHUSS_FN T value(T margin, T y) const {
+    return T(0.5) * (margin - y) * (margin - y);
+  }  // namespace SCHUSS_ISA
+  SCHUSS_FN T slope(T margin, T y) const { return margin - y; }
+};  // namespace schuss
+
+SCHUSS_LOSS(mse) {
+  SCHUSS_FN explicit mse(const double*) {}
+  SCHUSS_FN T value(T margin, T y) const { return (margin - y) * (margin - y); }
+  SCHUSS_FN T slope(T margin, T y) const { return T(2) * (margin - y); }
+};
+
+SCHUSS_LOSS(huber) {
+  T epsilon;
+  SCHUSS_FN explicit huber(const double* p) : epsilon(T(p[0])) {}
+  SCHUSS_FN T value(T margin, T y) const {
+    const T distance = magnitude(margin - y), near = smaller(distance, epsilon);
+    return near * (distance - T(0.5) * near);
+  }
+  SCHUSS_FN T slope(T margin, T y) const { return smaller(larger(margin - y, -epsilon), epsilon); }
+};
+
+SCHUSS_LOSS(epsilon_insensitive) {
+  T epsilon;
+  SCHUSS_FN explicit epsilon_insensitive(const double* p) : epsilon(T(p[0])) {}
+  SCHUSS_FN T value(T margin, T y) const { return larger(magnitude(margin - y) - epsilon, T(0)); }
+  SCHUSS_FN T slope(T margin, T y) const {
+    return magnitude(margin - y) > epsilon ? sign(margin - y) : T(0);
+  }
+};
+
+SCHUSS_LOSS(squared_epsilon_insensitive) {
+  T epsilon;
+  SCHUSS_FN explicit squared_epsilon_insensitive(const double* p) : epsilon(T(p[0])) {}
+  SCHUSS_FN T excess(T margin, T y) const { return larger(magnitude(margin - y) - epsilon, T(0)); }
+  SCHUSS_FN T value(T margin, T y) const { return excess(margin, y) * excess(margin, y); }
+  SCHUSS_FN T slope(T margin, T y) const { return T(2) * sign(margin - y) * excess(margin, y); }
+};
+
+SCHUSS_LOSS(hinge) {
+  SCHUSS_FN explicit hinge(const double*) {}
+  SCHUSS_FN T value(T margin, T y) const { return larger(T(1) - y * margin, T(0)); }
+  SCHUSS_FN T slope(T margin, T y) const { return y * margin <= T(1) ? -y : T(0); }
+};
+
+SCHUSS_LOSS(squared_hinge) {
+  SCHUSS_FN explicit squared_hinge(const double*) {}
+  SCHUSS_FN T shortfall(T margin, T y) const { return larger(T(1) - y * margin, T(0)); }
+  SCHUSS_FN T value(T margin, T y) const { return shortfall(margin, y) * shortfall(margin, y); }
+  SCHUSS_FN T slope(T margin, T y) const { return T(-2) * y * shortfall(margin, y); }
+};
+
+SCHUSS_LOSS(log_loss) {  // by exp(-|m|), which neither overflows nor loses digits
+  SCHUSS_FN explicit log_loss(const double*) {}
+  SCHUSS_FN T value(T margin, T y) const {
+    const T z = y * margin;
+    return larger(-z, T(0)) + log_one_plus(exponential(-magnitude(z)));
+  }
+  SCHUSS_FN T slope(T margin, T y) const {
+    const T z = y * margin, e = exponential(-magnitude(z));
+    return -y * (z >= T(0) ? e : T(1)) / (T(1) + e);
+  }
+};
+
+SCHUSS_LOSS(modified_huber) {
+  SCHUSS_FN explicit modified_huber(const double*) {}
+  SCHUSS_FN T shortfall(T margin, T y) const { return larger(T(1) - y * margin, T(0)); }
+  SCHUSS_FN T value(T margin, T y) const {
+    const T h = shortfall(margin, y), near = smaller(h, T(2));
+    return near * (T(2) * h - near);
+  }
+  SCHUSS_FN T slope(T margin, T y) const { return T(-2) * y * smaller(shortfall(margin, y), T(2)); }
+};
+
+SCHUSS_LOSS(perceptron) {
+  // slope -y at margin 0, so that training can leave the origin
+  SCHUSS_FN explicit perceptron(const double*) {}
+  SCHUSS_FN T value(T margin, T y) const { return larger(-y * margin, T(0)); }
+  SCHUSS_FN T slope(T margin, T y) const { return y * margin <= T(0) ? -y : T(0); }
+};
+
+SCHUSS_LOSS(quantile) {
+  T q;
+  SCHUSS_FN explicit quantile(const double* p) : q(T(p[0])) {}
+  SCHUSS_FN T value(T margin, T y) const {
+    return larger(q * (y - margin), (q - T(1)) * (y - margin));
+  }
+  SCHUSS_FN T slope(T margin, T y) const { return T(margin > y) * (T(1) - q) - T(margin < y) * q; }
+};
+
+SCHUSS_LOSS(poisson) {
+  SCHUSS_FN explicit poisson(const double*) {}
+  SCHUSS_FN T value(T margin, T y) const { return exponential(margin) - y * margin; }
+  SCHUSS_FN T slope(T margin, T y) const { return exponential(margin) - y; }
+};
+
+// New losses go above this line.
+constexpr int loss_count = __COUNTER__ - first_loss;
+
+// ---- Rules: one weight, its gradient and its memory slots to the new weight and slots ---------
+// The constructor takes the step's constants; constant 1, where there is one, is the factor of
+// decoupled weight decay, which the intercept is spared.
+
+template <class T, int Row>
+struct rule_row;
+constexpr int first_rule = __COUNTER__ + 1;
+
+#define SCHUSS_RULE(NAME)                                 \
+  template <class T>                                      \
+  struct NAME;                                            \
+  template <class T>                                      \
+  struct rule_row<T, __COUNTER__ - first_rule> {          \
+    using type = NAME<T>;                                 \
+    static constexpr const char* name() { return #NAME; } \
+  };                                                      \
+  template <class T>                                      \
+  struct NAME
+
+SCHUSS_RULE(sgd) {
+  static constexpr int slots = 0, constants = 1;
+  T lr;
+  SCHUSS_FN explicit sgd(const double* c) : lr(T(c[0])) {}
+  SCHUSS_FN void update(T& w, T g, T&, T&) const { w -= lr * g; }
+};
+
+SCHUSS_RULE(momentum) {
+  static constexpr int slots = 1, constants = 5;
+  T lr, mu, keep, nesterov;
+  SCHUSS_FN explicit momentum(const double* c)
+      : lr(T(c[0])), mu(T(c[2])), keep(T(c[3])), nesterov(T(c[4])) {}
+  SCHUSS_FN void update(T& w, T g, T& v, T&) const {
+    v = mu * v + keep * g;
+    w -= lr * (nesterov * (g + mu * v) + (T(1) - nesterov) * v);
+  }
+};
+
+SCHUSS_RULE(moments) {  // adam, adamw
+  static constexpr int slots = 2, constants = 7;
+  T shrink, gain1, gain2, rate, root_scale, eps;
+  SCHUSS_FN explicit moments(const double* c)
+      : shrink(T(c[1])),
+        gain1(T(c[2])),
+        gain2(T(c[3])),
+        rate(T(c[4])),
+        root_scale(T(c[5])),
+        eps(T(c[6])) {}
+  SCHUSS_FN void update(T& w, T g, T& m, T& v) const {
+    m += gain1 * (g - m);
+    v += gain2 * (g * g - v);
+    w = shrink * w - rate * m / (square_root(v) * root_scale + eps);
+  }
+};
+
+SCHUSS_RULE(adagrad) {
+  static constexpr int slots = 1, constants = 3;
+  T lr, eps;
+  SCHUSS_FN explicit adagrad(const double* c) : lr(T(c[0])), eps(T(c[2])) {}
+  SCHUSS_FN void update(T& w, T g, T& s, T&) const {
+    s += g * g;
+    w -= lr * g / (square_root(s) + eps);
+  }
+};
+
+// New rules go above this line.
+constexpr int rule_count = __COUNTER__ - first_rule;
+
+// ---- Penalty --------------------------------------------------------------------------------
+
+// Proximal step of amount * |w|: move towards zero by amount, stop there.
+template <class T>
+SCHUSS_FN T shrink_towards_zero(T w, T amount) {
+  return sign(w) * larger(magnitude(w) - amount, T(0));
+}
+
+// ---- The index bijection: a keyed permutation of [0, n) without memory --------------------------
+// A Feistel network over the power-of-two domain of at least 2^8 points that holds n, applied
+// again until the result lies below n (cycle walking). Bit-same in Python.
+
+constexpr int bijection_rounds = 6;
+
+struct Bijection {
+  unsigned long long n;
+  int left_bits, right_bits;
+  unsigned int keys[bijection_rounds];
+
+  SCHUSS_FN Bijection(unsigned long long size, const unsigned int* round_keys) : n(size) {
+    int bits = 8;
+    while (bits < 64 && ((size - 1) >> bits) != 0) ++bits;
+    left_bits = bits / 2;
+    right_bits = bits - left_bits;
+    for (int r = 0; r < bijection_rounds; ++r) keys[r] = round_keys[r];
+  }
+
+  SCHUSS_FN unsigned long long encrypt(unsigned long long x) const {
+    unsigned int left = (unsigned int)(x >> right_bits);
+    unsigned int right = (unsigned int)x & (unsigned int)((1ull << right_bits) - 1);
+    int a = left_bits, b = right_bits;
+    for (int r = 0; r < bijection_rounds; ++r) {
+      unsigned int mixed = (right ^ keys[r]) * 0x9E3779B1u;
+      mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA77u;
+      const unsigned int next = left ^ (mixed >> (32 - a));
+      left = right;
+      right = next;
+      const int width = a;
+      a = b;
+      b = width;
+    }
+    return ((unsigned long long)left << right_bits) | right;
+  }
+
+  SCHUSS_FN unsigned long long operator()(unsigned long long i) const {
+    do i = encrypt(i);
+    while (i >= n);
+    return i;
+  }
+};
+
+}  // namespace SCHUSS_ISA
+}  // namespace schuss

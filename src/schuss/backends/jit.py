@@ -1,0 +1,240 @@
+"""The jit backend: the Numba kernels of ``kernels.py`` for the table of formulas at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from schuss.backends.compiled import Memory, Objective, Steps
+from schuss.backends.protocol import Rows
+from schuss.errors import InvalidArgument
+from schuss.formulas import bijection, penalties
+from schuss.formulas.losses import LOSSES, Loss, _Custom
+from schuss.formulas.rules import FORMULAS, Rule
+
+__all__ = ["JitKernels"]
+
+
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt: identify it by its bytecode
+        return function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+
+
+@lru_cache(maxsize=None)
+def _load(
+    values: tuple[Callable[..., Any], ...],
+    slopes: tuple[Callable[..., Any], ...],
+    rules: tuple[Callable[..., Any], ...],
+    cache: bool,
+) -> ModuleType:
+    """Execute ``kernels.py`` for these formulas, as a module of its own."""
+    source = Path(__file__).with_name("kernels.py")
+    files = [source, Path(penalties.__file__), Path(bijection.__file__)]
+    parts = [file.read_text(encoding="utf-8") for file in files]
+    parts += [_source(f) for f in (*values, *slopes, *rules)]
+    parts += [] if cache else [repr(values), repr(slopes)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    # Numba looks a compiled function's module up by its name, also when it comes from the cache.
+    name = f"schuss.backends._kernels_{digest[:16]}"
+    spec = importlib.util.spec_from_file_location(name, source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    tables = {"values": list(values), "slopes": list(slopes), "rules": list(rules)}
+    module.__dict__.update(FORMULAS=tables, DIGEST=digest, CACHE=cache)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _adapt(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's function of (margin, y) in the form of the table's."""
+    import numba
+
+    compiled = function if hasattr(function, "py_func") else numba.njit(function)
+
+    def adapted(margin, y, p):  # type: ignore[no-untyped-def]
+        return compiled(margin, y)
+
+    return adapted
+
+
+@lru_cache(maxsize=None)
+def _adapted(functions: tuple[Callable[..., Any], ...]) -> tuple[Callable[..., Any], ...]:
+    return tuple(_adapt(f) for f in functions)
+
+
+class JitKernels:
+    """The kernel set that Numba compiles."""
+
+    def supports(self, loss: Loss) -> str | None:
+        """None: Numba compiles any loss."""
+        return None
+
+    def _kernels(self, loss: Loss | None = None) -> tuple[ModuleType, int]:
+        """The kernels for a loss and its number in their table."""
+        rules = tuple(FORMULAS.values())
+        if isinstance(loss, _Custom):
+            value, slope = _adapted(loss.functions)
+            return _load((value,), (slope,), rules, False), 0
+        rows = list(LOSSES)
+        if loss is not None and type(loss) not in rows:
+            return _load((type(loss).value,), (type(loss).slope,), rules, False), 0
+        number = 0 if loss is None else rows.index(type(loss))
+        values = tuple(row.value for row in rows)
+        return _load(values, tuple(row.slope for row in rows), rules, True), number
+
+    def _compile(self, loss: Loss, call: Callable[[], Any]) -> Any:
+        """Run a kernel; a user's loss that Numba cannot compile gets an error that says so."""
+        if loss.builtin:
+            return call()
+        from numba.core.errors import NumbaError
+
+        try:
+            return call()
+        except NumbaError as error:
+            raise InvalidArgument(
+                f"loss={loss.name!r}: Numba cannot compile it ({str(error).strip().splitlines()[0]})"
+                "; write value and slope with scalar NumPy functions, or use backend='reference'."
+            ) from error
+
+    @staticmethod
+    def _data(o: Objective, number: int) -> tuple[Any, ...]:
+        parameters = o.loss_parameters.astype(o.X.dtype)
+        return o.X, o.y, o.weight, number, parameters, o.fit_intercept
+
+    @staticmethod
+    def _rows(rows: Rows) -> tuple[np.ndarray, int, int]:
+        if isinstance(rows, tuple):
+            return np.empty(0, np.int32), *rows
+        return rows, 0, int(rows.size)
+
+    @staticmethod
+    def _rule(rule: Rule) -> int:
+        return list(FORMULAS).index(rule.formula)
+
+    def descend_samples(
+        self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
+    ) -> tuple[float, float, int]:
+        kernels, number = self._kernels(objective.loss)
+        return self._compile(  # type: ignore[no-any-return]
+            objective.loss,
+            lambda: kernels.descend_samples(
+                *self._data(objective, number),
+                *self._rows(rows),
+                np.ascontiguousarray(steps.constants[:, 0]),
+                float(steps.l2),
+                float(steps.l1),
+                memory.theta,
+                memory.average,
+                memory.averaged,
+            ),
+        )
+
+    def descend_batches(
+        self,
+        objective: Objective,
+        rows: Rows,
+        batch_size: int,
+        steps: Steps,
+        memory: Memory,
+        threads: int,
+    ) -> tuple[float, float, int]:
+        kernels, number = self._kernels(objective.loss)
+        return self._compile(  # type: ignore[no-any-return]
+            objective.loss,
+            lambda: kernels.descend_batches(
+                *self._data(objective, number),
+                *self._rows(rows),
+                batch_size,
+                self._rule(steps.rule),
+                np.ascontiguousarray(steps.constants),
+                float(steps.l2),
+                float(steps.l1),
+                float(steps.clip_norm),
+                memory.theta,
+                memory.slots,
+                memory.average,
+                memory.averaged,
+            ),
+        )
+
+    def add_gradient(
+        self,
+        objective: Objective,
+        rows: Rows,
+        theta: np.ndarray,
+        total: np.ndarray,
+        threads: int,
+    ) -> float:
+        kernels, number = self._kernels(objective.loss)
+        data, order = self._data(objective, number), self._rows(rows)
+        return self._compile(  # type: ignore[no-any-return]
+            objective.loss, lambda: kernels.add_gradient(*data, *order, theta, total)
+        )
+
+    def finish_step(
+        self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
+    ) -> tuple[float, int]:
+        kernels, _ = self._kernels(objective.loss)
+        return kernels.finish_step(  # type: ignore[no-any-return]
+            total,
+            count,
+            self._rule(steps.rule),
+            np.ascontiguousarray(steps.constants),
+            objective.fit_intercept,
+            float(steps.l2),
+            float(steps.l1),
+            float(steps.clip_norm),
+            memory.theta,
+            memory.slots,
+            memory.average,
+            memory.averaged,
+        )
+
+    def variance(
+        self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
+    ) -> tuple[float, float]:
+        kernels, number = self._kernels(objective.loss)
+        data, order = self._data(objective, number), self._rows(rows)
+        return self._compile(  # type: ignore[no-any-return]
+            objective.loss, lambda: kernels.variance(*data, *order, theta, gradient)
+        )
+
+    def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
+        self._kernels()[0].margin(X, *self._rows(rows), theta, out)
+
+    def apply(
+        self,
+        rule: Rule,
+        params: Sequence[np.ndarray],
+        grads: Sequence[np.ndarray],
+        slots: Sequence[Sequence[np.ndarray]],
+        constants: np.ndarray,
+        decay: float,
+    ) -> None:
+        kernel = self._kernels()[0].apply
+        for w, g, memory in zip(params, grads, slots, strict=True):
+            flat = [s.reshape(-1) for s in memory] + [np.empty(0, w.dtype)] * (2 - len(memory))
+            kernel(w.reshape(-1), g.reshape(-1), *flat, self._rule(rule), constants, float(decay))
+
+    def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
+        kernel = self._kernels()[0].reduce
+        flat = dst.reshape(-1)
+        for k, source in enumerate(sources):
+            kernel(flat, source.reshape(-1), scale if k == len(sources) - 1 else 1.0)
+        if not sources:
+            flat *= flat.dtype.type(scale)
+
+    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
+        self._kernels()[0].permute(n, keys, *bijection.split(n), start, out)

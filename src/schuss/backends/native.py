@@ -1,0 +1,133 @@
+"""The native backend: the C++ kernels of ``csrc/cpu`` behind the extension module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from schuss import _native
+from schuss.backends.compiled import Memory, Objective, Steps
+from schuss.backends.protocol import Rows
+from schuss.formulas.losses import Loss
+from schuss.formulas.rules import Rule
+
+__all__ = ["NativeKernels"]
+
+
+class NativeKernels:
+    """The kernel set of the extension module."""
+
+    def __init__(self) -> None:
+        self._losses = {name: k for k, name in enumerate(_native.losses())}
+        self._rules = {name: k for k, name in enumerate(_native.rules())}
+
+    def supports(self, loss: Loss) -> str | None:
+        """None if there is a compiled struct for the loss, else why not."""
+        if loss.name in self._losses and loss.builtin:
+            return None
+        return f"csrc/formulas.h has no struct for loss {loss.name!r}; use backend='jit'"
+
+    def _data(self, o: Objective) -> Any:
+        row = self._losses[o.loss.name]
+        return _native.Data(o.X, o.y, o.weight, o.loss_parameters, row, o.fit_intercept)
+
+    @staticmethod
+    def _parameters(memory: Memory) -> Any:
+        return _native.Parameters(memory.theta, memory.slots, memory.average, memory.averaged)
+
+    @staticmethod
+    def _steps(steps: Steps) -> Any:
+        constants = np.ascontiguousarray(steps.constants)
+        return _native.Steps(constants, steps.l2, steps.l1, steps.clip_norm)
+
+    @staticmethod
+    def _verb(name: str, dtype: np.dtype[Any]) -> Any:
+        return getattr(_native, f"{name}_{dtype.name}")
+
+    def descend_samples(
+        self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
+    ) -> tuple[float, float, int]:
+        parameters = self._parameters(memory)
+        verb = self._verb("descend_samples", objective.X.dtype)
+        loss, norm = verb(self._data(objective), rows, self._steps(steps), parameters)
+        return loss, norm, parameters.averaged
+
+    def descend_batches(
+        self,
+        objective: Objective,
+        rows: Rows,
+        batch_size: int,
+        steps: Steps,
+        memory: Memory,
+        threads: int,
+    ) -> tuple[float, float, int]:
+        parameters = self._parameters(memory)
+        loss, norm = self._verb("descend_batches", objective.X.dtype)(
+            self._data(objective),
+            rows,
+            batch_size,
+            self._rules[steps.rule.formula],
+            self._steps(steps),
+            parameters,
+            threads,
+        )
+        return loss, norm, parameters.averaged
+
+    def add_gradient(
+        self,
+        objective: Objective,
+        rows: Rows,
+        theta: np.ndarray,
+        total: np.ndarray,
+        threads: int,
+    ) -> float:
+        verb = self._verb("add_gradient", objective.X.dtype)
+        loss: float = verb(self._data(objective), rows, theta, total, threads)
+        return loss
+
+    def finish_step(
+        self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
+    ) -> tuple[float, int]:
+        parameters = self._parameters(memory)
+        norm = self._verb("finish_step", objective.X.dtype)(
+            self._data(objective),
+            total,
+            count,
+            self._rules[steps.rule.formula],
+            self._steps(steps),
+            0,
+            parameters,
+        )
+        return norm, parameters.averaged
+
+    def variance(
+        self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
+    ) -> tuple[float, float]:
+        verb = self._verb("variance", objective.X.dtype)
+        result: tuple[float, float] = verb(self._data(objective), rows, theta, gradient)
+        return result
+
+    def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
+        self._verb("margin", X.dtype)(X, rows, theta, out)
+
+    def apply(
+        self,
+        rule: Rule,
+        params: Sequence[np.ndarray],
+        grads: Sequence[np.ndarray],
+        slots: Sequence[Sequence[np.ndarray]],
+        constants: np.ndarray,
+        decay: float,
+    ) -> None:
+        verb = self._verb("apply", params[0].dtype) if params else None
+        if verb:
+            memory = [list(s) for s in slots]
+            verb(self._rules[rule.formula], list(params), list(grads), memory, constants, decay)
+
+    def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
+        self._verb("reduce", dst.dtype)(dst, list(sources), scale)
+
+    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
+        _native.permute(n, keys, start, out)

@@ -1,0 +1,134 @@
+"""The reference backend: NumPy, written to be read. Slow on purpose; the others are held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from schuss.backends.protocol import Problem, Rows, Segment, State
+from schuss.formulas import bijection
+from schuss.formulas.losses import Loss
+from schuss.formulas.penalties import shrink_towards_zero
+from schuss.formulas.rules import FORMULAS, Rule
+
+__all__ = ["ReferenceBackend"]
+
+
+class ReferenceBackend:
+    """Every verb in plain NumPy, in the data's dtype."""
+
+    name = "reference"
+
+    def supports(self, loss: Loss) -> str | None:
+        return None
+
+    def segment_rows(self, n_features: int, batch_size: int) -> int:
+        return max(2000 * min(batch_size, 50), batch_size)
+
+    def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
+        rows = indices(segment.rows)
+        total = norm = 0.0
+        for k in range(segment.n_steps):
+            batch = rows[k * segment.batch_size : (k + 1) * segment.batch_size]
+            loss, gradient = self.gradient(problem, state.theta, batch)
+            lr = segment.learning_rate[k if segment.learning_rate.size > 1 else 0]
+            norm = update(problem, state, gradient / batch.size, lr)
+            total += loss
+        return total, norm
+
+    def gradient(
+        self, problem: Problem, theta: np.ndarray, rows: Rows
+    ) -> tuple[float, np.ndarray]:
+        value, slope, Xb = samples(problem, theta, rows)
+        total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)
+        return float(value.sum(dtype=np.float64)), total.astype(np.float64)
+
+    def apply(
+        self,
+        rule: Rule,
+        params: Sequence[np.ndarray],
+        grads: Sequence[np.ndarray],
+        slots: Sequence[Sequence[np.ndarray]],
+        step: int,
+        lr: float,
+    ) -> None:
+        constants = rule.constants(np.array([step]), np.array([lr]))[0]
+        for w, g, memory in zip(params, grads, slots, strict=True):
+            c = constants.astype(w.dtype)
+            apply_formula(rule, w, g + w.dtype.type(rule.coupled_decay) * w, memory, c)
+
+    def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
+        for source in sources:
+            dst += source
+        dst *= dst.dtype.type(scale)
+
+    def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
+        return X[indices(rows)] @ theta[:-1] + theta[-1]
+
+    def variance(
+        self, problem: Problem, theta: np.ndarray, rows: Rows
+    ) -> tuple[float, np.ndarray, float]:
+        loss, gradient = self.gradient(problem, theta, rows)
+        _, slope, Xb = samples(problem, theta, rows)
+        squares = (Xb.astype(np.float64) ** 2).sum(axis=1) + problem.fit_intercept
+        return loss, gradient, float((slope.astype(np.float64) ** 2 * squares).sum())
+
+    def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
+        return bijection.permute(n, keys, start, stop)
+
+
+def indices(rows: Rows) -> np.ndarray:
+    """Rows as an array of indices."""
+    return np.arange(rows[0], rows[0] + rows[1]) if isinstance(rows, tuple) else rows
+
+
+def samples(
+    problem: Problem, theta: np.ndarray, rows: Rows
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted loss and weighted slope of each row, and the rows of X."""
+    chosen = indices(rows)
+    Xb, y = problem.X[chosen], problem.y[chosen]
+    margin = Xb @ theta[:-1] + theta[-1]
+    weight = 1 if problem.sample_weight is None else problem.sample_weight[chosen]
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = weight * problem.loss(margin, y)
+        slope = weight * problem.loss.derivative(margin, y)
+    dtype = problem.dtype
+    return value.astype(dtype), slope.astype(dtype), Xb
+
+
+def update(problem: Problem, state: State, gradient: np.ndarray, lr: float) -> float:
+    """One update from a mean gradient; returns its norm before clipping."""
+    w, rule, dtype = state.theta, state.rule, problem.dtype
+    l2 = problem.penalty.l2 + rule.coupled_decay
+    gradient = gradient.astype(dtype)
+    gradient[:-1] += dtype.type(l2) * w[:-1]
+    norm = float(np.linalg.norm(gradient.astype(np.float64)))
+    if state.clip_norm and norm > state.clip_norm:
+        gradient *= dtype.type(state.clip_norm / norm)
+    constants = rule.constants(np.array([state.step]), np.array([lr]))[0].astype(dtype)
+    undecayed = constants.copy()
+    undecayed[1:2] = 1
+    coef, intercept = slice(0, -1), slice(-1, None)
+    apply_formula(rule, w[coef], gradient[coef], [s[coef] for s in state.slots], constants)
+    if problem.penalty.l1:
+        w[coef] = shrink_towards_zero(w[coef], dtype.type(lr * problem.penalty.l1))
+    if problem.fit_intercept:
+        memory = [s[intercept] for s in state.slots]
+        apply_formula(rule, w[intercept], gradient[intercept], memory, undecayed)
+    state.step += 1
+    if state.average is not None:
+        state.averaged += 1
+        state.average += (w - state.average) / state.averaged
+    return norm
+
+
+def apply_formula(
+    rule: Rule, w: np.ndarray, g: np.ndarray, slots: Sequence[np.ndarray], c: np.ndarray
+) -> None:
+    """Run the rule's formula over whole arrays, in place."""
+    memory = [*slots, *[np.zeros((), w.dtype)] * (2 - len(slots))]
+    changed = FORMULAS[rule.formula](w, g, *memory, c)
+    for target, value in zip([w, *slots], changed, strict=False):
+        target[...] = value

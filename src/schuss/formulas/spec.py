@@ -1,0 +1,195 @@
+"""What losses, rules, schedules and orders share: checked parameters and a text form.
+
+A :class:`Spec` is a frozen dataclass. ``str`` gives its text form, as used on the command line and
+in checkpoints (``huber(epsilon=1.35)``); ``repr`` gives an expression that evaluates back
+(``schuss.losses.huber(epsilon=1.35)``); :class:`Table` parses the text form.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Generic, TypeVar
+
+from schuss.errors import InvalidArgument, InvalidType, unknown_name
+
+S = TypeVar("S", bound="Spec")
+
+
+def parameter(
+    default: Any = dataclasses.MISSING,
+    *,
+    over: float | None = None,
+    at_least: float | None = None,
+    under: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare a dataclass field together with the values it accepts."""
+    limits = {
+        sign: limit
+        for sign, limit in ((">", over), (">=", at_least), ("<", under), ("<=", at_most))
+        if limit is not None
+    }
+    return dataclasses.field(default=default, metadata={"limits": limits, "choices": choices})
+
+
+_COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def check_number(name: str, value: Any, limits: dict[str, float], *, integer: bool = False) -> Any:
+    """Return ``value`` as a Python int or float that lies within ``limits``, or raise."""
+    kind = "an integer" if integer else "a number"
+    accepted = " and ".join([kind, *(f"{sign} {limit:g}" for sign, limit in limits.items())])
+    if isinstance(value, bool):
+        raise InvalidType(f"{name}={value!r}: expected {accepted}, got a bool.")
+    try:
+        number = operator.index(value) if integer else float(value)
+    except (TypeError, ValueError):
+        raise InvalidType(
+            f"{name}={value!r}: expected {accepted}, got {type(value).__name__}."
+        ) from None
+    if not integer and not math.isfinite(number):
+        raise InvalidArgument(f"{name}={value!r}: expected {accepted}, finite.")
+    if not all(_COMPARE[sign](number, limit) for sign, limit in limits.items()):
+        raise InvalidArgument(f"{name}={value!r}: expected {accepted}.")
+    return number
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Base of the small value objects that describe a run."""
+
+    family: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Name in the family's table."""
+        return type(self).__name__
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, self._checked(field))
+
+    def _checked(self, field: dataclasses.Field[Any]) -> Any:
+        value = getattr(self, field.name)
+        label = f"{self.name}({field.name}=...): {field.name}"
+        choices = field.metadata.get("choices")
+        if choices is not None:
+            if value not in choices:
+                raise unknown_name(label, value, choices)
+            return value
+        if field.type == "bool":
+            if not isinstance(value, (bool, int)) or value not in (0, 1):
+                raise InvalidType(f"{label}={value!r}: expected True or False.")
+            return bool(value)
+        if field.type in ("float", "int"):
+            limits = field.metadata.get("limits", {})
+            return check_number(label, value, limits, integer=field.type == "int")
+        return value
+
+    def _arguments(self) -> str:
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return ", ".join(f"{name}={value!s}" for name, value in values)
+
+    def __str__(self) -> str:
+        arguments = self._arguments()
+        return f"{self.name}({arguments})" if arguments else self.name
+
+    def __repr__(self) -> str:
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        arguments = ", ".join(f"{name}={value!r}" for name, value in values)
+        return f"schuss.{self.family}.{self.name}({arguments})"
+
+
+class Table(Generic[S]):
+    """The named members of one family, in the order in which they were added.
+
+    Parameters
+    ----------
+    argument : str
+        What users call a member of this family (``"loss"``); errors name it.
+    base : type
+        The family's base class.
+    """
+
+    def __init__(self, argument: str, base: type[S]) -> None:
+        self.argument = argument
+        self.base = base
+        self.rows: dict[str, type[S]] = {}
+
+    def add(self, row: type[S]) -> type[S]:
+        """Add a class under its own name; usable as a decorator."""
+        self.rows[row.__name__] = row
+        return row
+
+    def __iter__(self) -> Iterator[type[S]]:
+        return iter(self.rows.values())
+
+    def names(self) -> list[str]:
+        """Names of all members, in table order."""
+        return list(self.rows)
+
+    def get(self, value: Any) -> S:
+        """Return the member that a name, a text form, a class or an instance stands for."""
+        if isinstance(value, self.base):
+            return value
+        if isinstance(value, type) and issubclass(value, self.base):
+            return self._build(value, (), {})
+        if isinstance(value, str):
+            return self._parse(value)
+        raise InvalidType(
+            f"{self.argument}={value!r}: expected a name, a text form or an object of "
+            f"schuss.{self.base.family}; got {type(value).__name__}."
+        )
+
+    def _parse(self, text: str) -> S:
+        try:
+            tree = ast.parse(text.strip(), mode="eval").body
+        except SyntaxError:
+            raise self._unreadable(text) from None
+        parsed = self._evaluate(tree, text)
+        if not isinstance(parsed, self.base):
+            raise self._unreadable(text)
+        return parsed
+
+    def _evaluate(self, node: ast.expr, text: str) -> Any:
+        if isinstance(node, ast.Name):
+            return self._build(self._row(node.id), (), {})
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            keywords = {k.arg: self._evaluate(k.value, text) for k in node.keywords if k.arg}
+            arguments = [self._evaluate(a, text) for a in node.args]
+            if len(keywords) == len(node.keywords):
+                return self._build(self._row(node.func.id), arguments, keywords)
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            raise self._unreadable(text) from None
+
+    def _row(self, name: str) -> type[S]:
+        if name not in self.rows:
+            raise unknown_name(self.argument, name, self.rows)
+        return self.rows[name]
+
+    def _build(self, row: Callable[..., S], arguments: Any, keywords: dict[str, Any]) -> S:
+        try:
+            inspect.signature(row).bind(*arguments, **keywords)
+        except TypeError as error:
+            signature = f"{row.__name__}{_signature(row)}"
+            raise InvalidArgument(f"{self.argument}: {signature}: {error}.") from None
+        return row(*arguments, **keywords)
+
+    def _unreadable(self, text: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"{self.argument}={text!r} is not a name or a text form such as name(parameter=1.0)."
+            f" Accepted names: {', '.join(sorted(self.rows))}."
+        )
+
+
+def _signature(row: Callable[..., Any]) -> str:
+    parameters = inspect.signature(row).parameters.values()
+    return "(" + ", ".join(str(p).split(":")[0] for p in parameters) + ")"
