@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from schuss.errors import InvalidArgument
-from schuss.formulas.spec import Spec, Table, parameter
+from schuss.formulas.spec import Spec, Table, check_number, parameter
 
 __all__ = [
     "Loss",
@@ -46,7 +46,7 @@ DOMAINS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Loss(Spec):
     """Base of all losses.
 
@@ -486,9 +486,9 @@ class _Custom(Loss):
         return self.label
 
     def __repr__(self) -> str:
-        value, slope = self.functions
+        value, slope = (getattr(f, "__name__", repr(f)) for f in self.functions)
         return (
-            f"schuss.losses.custom({value.__name__}, {slope.__name__}, name={self.label!r}, "
+            f"schuss.losses.custom({value}, {slope}, name={self.label!r}, "
             f"domain={self.accepts!r}, curvature={self.bound!r})"
         )
 
@@ -538,9 +538,8 @@ def custom(
     for label, function in (("value", value), ("slope", slope)):
         if not callable(function):
             raise InvalidArgument(f"{label}={function!r}: expected a function of (margin, y).")
-    if not curvature > 0:
-        raise InvalidArgument(f"curvature={curvature!r}: expected a number > 0.")
-    return _Custom((value, slope), name, domain, float(curvature))
+    bound = check_number("curvature", curvature, {">": 0.0})
+    return _Custom((value, slope), name, domain, bound)
 
 
 get = LOSSES.get

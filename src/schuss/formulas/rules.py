@@ -24,7 +24,7 @@ from schuss.formulas.spec import Spec, Table, check_number, parameter
 __all__ = ["Rule", "adagrad", "adam", "adamw", "get", "names", "sgd"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Rule(Spec):
     """Base of all rules.
 

@@ -15,6 +15,8 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+
 from schuss.errors import InvalidArgument, InvalidType, unknown_name
 
 S = TypeVar("S", bound="Spec")
@@ -38,6 +40,9 @@ def parameter(
     return dataclasses.field(default=default, metadata={"limits": limits, "choices": choices})
 
 
+# What parsing a text that is no Python expression, or a monstrous one, raises.
+_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
@@ -45,14 +50,16 @@ def check_number(name: str, value: Any, limits: dict[str, float], *, integer: bo
     """Return ``value`` as a Python int or float that lies within ``limits``, or raise."""
     kind = "an integer" if integer else "a number"
     accepted = " and ".join([kind, *(f"{sign} {limit:g}" for sign, limit in limits.items())])
-    if isinstance(value, bool):
-        raise InvalidType(f"{name}={value!r}: expected {accepted}, got a bool.")
     try:
+        if isinstance(value, (bool, np.bool_, str, bytes)):  # which float() would accept
+            raise TypeError
         number = operator.index(value) if integer else float(value)
     except (TypeError, ValueError):
         raise InvalidType(
             f"{name}={value!r}: expected {accepted}, got {type(value).__name__}."
         ) from None
+    except OverflowError:
+        number = math.inf
     if not integer and not math.isfinite(number):
         raise InvalidArgument(f"{name}={value!r}: expected {accepted}, finite.")
     if not all(_COMPARE[sign](number, limit) for sign, limit in limits.items()):
@@ -150,7 +157,7 @@ class Table(Generic[S]):
     def _parse(self, text: str) -> S:
         try:
             tree = ast.parse(text.strip(), mode="eval").body
-        except SyntaxError:
+        except _UNREADABLE:
             raise self._unreadable(text) from None
         parsed = self._evaluate(tree, text)
         if not isinstance(parsed, self.base):
@@ -167,7 +174,7 @@ class Table(Generic[S]):
                 return self._build(self._row(node.func.id), arguments, keywords)
         try:
             return ast.literal_eval(node)
-        except ValueError:
+        except _UNREADABLE:
             raise self._unreadable(text) from None
 
     def _row(self, name: str) -> type[S]:
