@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from .tables import Column, Numbers, Other, Table, Text, check_memory, counted, listing
+from schuss.errors import DataError
+from schuss.data.tables import Column, Numbers, Other, Table, Text, check_memory, counted, listing
 
 __all__ = ["Categories", "Encoder", "Number", "split", "target_values"]
 

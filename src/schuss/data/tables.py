@@ -27,7 +27,7 @@ from typing import IO, Any, TextIO, cast
 
 import numpy as np
 
-from ..errors import DataError, MissingPackage
+from schuss.errors import DataError, MissingPackage
 
 __all__ = ["FORMATS", "Column", "Numbers", "Other", "Table", "Text", "file_format", "read"]
 

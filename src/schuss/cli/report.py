@@ -1,0 +1,219 @@
+"""What ``schuss train`` shows at the end: a table, and a picture of the loss curves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss.data.container import atomic_write
+from schuss.progress import rate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from schuss.cli.run import Options, Prepared
+    from schuss.result import Result
+
+__all__ = ["mean_loss", "plot", "score_name", "summary"]
+
+STOPPED = {
+    "epochs": "all epochs done",
+    "updates": "all updates done",
+    "time_limit": "time limit",
+    "tol": "no further improvement (--tol)",
+    "gtol": "gradient below --gtol",
+    "callback": "a callback",
+    "interrupted": "interrupted",
+}
+
+
+def mean_loss(result: Result, X: np.ndarray, y: np.ndarray) -> float:
+    """Mean loss over the rows; with one model for each class, their mean."""
+    margin = np.asarray(result.margin(X), dtype=np.float64)
+    if result.classes is None:
+        return float(result.loss(margin, y).mean())
+    if margin.ndim == 1:
+        return float(result.loss(margin, np.where(y == result.classes[1], 1.0, -1.0)).mean())
+    signs = np.where(y[:, None] == np.asarray(result.classes)[None, :], 1.0, -1.0)
+    return float(result.loss(margin, signs).mean())
+
+
+def score_name(result: Result) -> str:
+    """What ``result.score`` is."""
+    return "R²" if result.classes is None else "accuracy"
+
+
+def score_text(result: Result, X: np.ndarray, y: np.ndarray) -> str:
+    """Accuracy in percent, or R²."""
+    value = float(result.score(X, y))
+    return f"{value:.4f}" if result.classes is None else f"{100 * value:.2f} %"
+
+
+def summary(result: Result, results: list[Result], data: Prepared, options: Options) -> None:
+    """Print the table on standard output."""
+    from rich.console import Console
+
+    Console().print(_table(result, results, data, options))
+
+
+def _table(result: Result, results: list[Result], data: Prepared, options: Options) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    validated = len(data.y[1]) > 0
+    parts = [0, 1] if validated else [0]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", style="bold")
+    for name in ("training", "validation")[: len(parts)]:
+        table.add_column(name, justify="right")
+    sets = [(data.X[part], data.y[part]) for part in parts]
+    table.add_row(str(result.loss), *(f"{mean_loss(result, X, y):.6g}" for X, y in sets))
+    table.add_row(score_name(result), *(score_text(result, X, y) for X, y in sets))
+    table.add_row("rows", *(f"{len(y):,}" for _, y in sets))
+    table.add_row("features", f"{data.encoder.width:,}", end_section=True)
+    for name, value in _run_rows(result, results, options):
+        table.add_row(name, value)
+    return table
+
+
+def _run_rows(result: Result, results: list[Result], options: Options) -> list[tuple[str, str]]:
+    last = [part.history.last for part in results]
+    updates = sum(row["updates"] for row in last)
+    seconds = sum(row["seconds"] for row in last)
+    samples = sum(row["samples"] for row in last)
+    rates = sorted(row["learning_rate"] for row in last)
+    rows = [("models", f"{len(results)}, one against the rest")] if len(results) > 1 else []
+    rows += [
+        ("epochs", f"{max(row['epoch'] for row in last):g}"),
+        ("updates", f"{updates:,}"),
+        ("batch size", f"{options.batch_size}"),
+        ("learning rate", " to ".join(dict.fromkeys(f"{r:.4g}" for r in (rates[0], rates[-1])))),
+        ("time", _duration(seconds)),
+        ("speed", rate(samples / seconds if seconds > 0 else math.nan)),
+        ("backend", result.backend),
+    ]
+    reasons = {part.stop_reason for part in results}
+    if reasons - {"epochs"}:
+        rows.append(("stopped by", ", ".join(STOPPED.get(name, name) for name in sorted(reasons))))
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+# ---------------------------------------------------------------------------------------- picture
+
+
+def plot(path: Path, results: list[Result], rows: int, title: str) -> None:
+    """Draw training and validation loss, and below them the learning rate.
+
+    Parameters
+    ----------
+    path : Path
+        Its ending says the format.
+    results : list of Result
+        One for each class, or one.
+    rows : int
+        Number of training rows, to count in epochs.
+    title : str
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.8), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    columns = [{name: part.history[name] for name in _DRAWN} for part in results]
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors="0.3", labelsize=9)
+    ends = [
+        _curve(upper, columns, rows, "train_loss", "training", "#1f6fb4"),
+        _curve(upper, columns, rows, "validation_loss", "validation", "#d1600a"),
+    ]
+    _scale(upper, columns)
+    _label_ends(upper, [end for end in ends if end is not None])
+    _curve(lower, columns, rows, "learning_rate", None, "0.35")
+    lower.set_ylim(bottom=0)
+    upper.set_ylabel(str(results[0].loss), fontsize=9)
+    lower.set_ylabel("learning rate", fontsize=9)
+    lower.set_xlabel("epochs", fontsize=9)
+    upper.set_title(title, loc="left", fontsize=11)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+
+
+_DRAWN = ("samples", "train_loss", "validation_loss", "learning_rate")
+
+
+def _curve(
+    axes: Any,
+    columns: list[dict[str, np.ndarray]],
+    rows: int,
+    name: str,
+    label: str | None,
+    colour: str,
+) -> tuple[float, float, str, str] | None:
+    """One quantity over the epochs: faintly for each class, and their mean.
+
+    Returns the last point with its label and colour.
+    """
+    curves = [(part["samples"] / rows, part[name].astype(float)) for part in columns]
+    curves = [(x, y) for x, y in curves if np.isfinite(y).any()]
+    if not curves:
+        return None
+    if len(curves) > 1:
+        for x, y in curves:
+            axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.25)
+    length = min(len(x) for x, _ in curves)
+    x = curves[0][0][:length]
+    y = np.mean([values[:length] for _, values in curves], axis=0)
+    marker = "o" if length < 3 else None
+    axes.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=4)
+    return (x[-1], y[-1], label, colour) if label else None
+
+
+def _scale(axes: Any, columns: list[dict[str, np.ndarray]]) -> None:
+    """A logarithmic scale where the losses span more than a factor of 30."""
+    values = np.concatenate([part[name] for part in columns for name in _DRAWN[1:3]]).astype(float)
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() > 30 * values.min():
+        axes.set_yscale("log")
+    elif values.size and values.min() >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Write each curve's name beside its end, one above the other where they are close."""
+    to_pixels = axes.transData.transform
+    heights = [to_pixels((x, y))[1] for x, y, _, _ in ends]
+    order = np.argsort(heights)
+    apart = 28.0  # pixels at the figure's resolution: a line of text
+    shift = 0.0
+    if len(ends) == 2 and (gap := heights[order[1]] - heights[order[0]]) < apart:
+        shift = (apart - gap) / 2
+    for place, k in enumerate(order):
+        x, y, label, colour = ends[k]
+        offset = (-shift if place == 0 else shift) * 72 / axes.figure.dpi
+        axes.annotate(
+            f"{label} {y:.4g}",
+            (x, y),
+            xytext=(6, offset),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+        )
