@@ -76,11 +76,9 @@ constexpr int first_loss = __COUNTER__ + 1;
 
 SCHUSS_LOSS(squared_error) {
   SCHUSS_FN explicit squared_error(const double*) {}
-  SCHUSS_FN T value(T margin, T y) const {
-    return T(0.5) * (margin - y) * (margin - y);
-  }  // namespace SCHUSS_ISA
+  SCHUSS_FN T value(T margin, T y) const { return T(0.5) * (margin - y) * (margin - y); }
   SCHUSS_FN T slope(T margin, T y) const { return margin - y; }
-};  // namespace schuss
+};
 
 SCHUSS_LOSS(mse) {
   SCHUSS_FN explicit mse(const double*) {}

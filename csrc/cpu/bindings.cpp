@@ -266,9 +266,11 @@ double finish_step(const Data& data, const py::array& total, int64_t count, int 
   const auto problem = data.view_as<T>();
   const Update update = steps.view_as(step + 1);
   auto state = parameters.view_as<T>(problem.d + 1);
+  const double* sum = view<double>(total, problem.d + 1, "total");
+  std::vector<T> tile;  // a batch of one tile is finished in T, as descend_batches does it
+  if (count <= tile_rows) tile.assign(sum, sum + problem.d + 1);
   const double norm = kernels<T>().finish_step[row_number(rule, portable::rule_count, "rule")](
-      problem, update, step, nullptr, view<double>(total, problem.d + 1, "total"), count, true,
-      state);
+      problem, update, step, tile.empty() ? nullptr : tile.data(), sum, count, true, state);
   parameters.averaged = state.averaged;
   return norm;
 }

@@ -6,7 +6,8 @@ namespace schuss {
 
 // All members must arrive before any goes on. Spins briefly, then yields.
 struct Barrier {
-  int arrived = 0, phase = 0;
+  int arrived = 0;
+  unsigned phase = 0;  // wraps round
 };
 
 void wait_at(Barrier& barrier, int size);

@@ -12,7 +12,7 @@
 namespace schuss {
 
 void wait_at(Barrier& barrier, int size) {
-  const int phase = __atomic_load_n(&barrier.phase, __ATOMIC_ACQUIRE);
+  const unsigned phase = __atomic_load_n(&barrier.phase, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(&barrier.arrived, 1, __ATOMIC_ACQ_REL) == size) {
     __atomic_store_n(&barrier.arrived, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&barrier.phase, phase + 1, __ATOMIC_RELEASE);

@@ -216,7 +216,7 @@ class CompiledBackend:
         lr: float,
     ) -> None:
         """One rule step over a list of C-contiguous arrays, in place."""
-        constants = rule.constants(np.array([step]), np.array([lr]))[0]
+        constants = rule.constants(np.array([step]), np.array([lr], dtype=np.float64))[0]
         self.kernels.apply(rule, params, grads, slots, constants, rule.coupled_decay)
 
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
@@ -268,7 +268,6 @@ def take(rows: Rows, start: int, stop: int) -> Rows:
 
 
 def slabs(rows: Rows, n_features: int) -> list[Rows]:
-    """The rows in pieces of whole waves of tiles that last some ten milliseconds each."""
-    wave = 64 * TILE_ROWS
-    size = max(1, SEGMENT_ELEMENTS // ((n_features + 16) * wave)) * wave
+    """The rows in pieces of whole tiles, enough for a crew, that last some ten milliseconds."""
+    size = max(8, SEGMENT_ELEMENTS // ((n_features + 16) * TILE_ROWS)) * TILE_ROWS
     return [take(rows, k, k + size) for k in range(0, length(rows), size)]

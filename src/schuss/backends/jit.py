@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from schuss.backends.compiled import Memory, Objective, Steps
-from schuss.backends.protocol import Rows
+from schuss.backends.protocol import TILE_ROWS, Rows
 from schuss.errors import InvalidArgument
 from schuss.formulas import bijection, penalties
 from schuss.formulas.losses import LOSSES, Loss, _Custom
@@ -31,6 +31,13 @@ def _source(function: Callable[..., Any]) -> str:
         return function.__code__.co_code.hex() + repr(function.__code__.co_consts)
 
 
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view that Numba compiles one kernel for, whether the array may be written or not."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @lru_cache(maxsize=None)
 def _load(
     values: tuple[Callable[..., Any], ...],
@@ -43,7 +50,7 @@ def _load(
     files = [source, Path(penalties.__file__), Path(bijection.__file__)]
     parts = [file.read_text(encoding="utf-8") for file in files]
     parts += [_source(f) for f in (*values, *slopes, *rules)]
-    parts += [] if cache else [repr(values), repr(slopes)]
+    parts += [str(TILE_ROWS)] if cache else [repr(values), repr(slopes)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     # Numba looks a compiled function's module up by its name, also when it comes from the cache.
     name = f"schuss.backends._kernels_{digest[:16]}"
@@ -58,14 +65,27 @@ def _load(
 
 
 def _adapt(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's function of (margin, y) in the form of the table's."""
+    """A user's function of (margin, y) in the form of the table's, once Numba has compiled it."""
     import numba
+    from numba.core.errors import NumbaError
 
-    compiled = function if hasattr(function, "py_func") else numba.njit(function)
+    try:
+        compiled = function
+        if not hasattr(function, "py_func"):
+            compiled = numba.njit(function, error_model="numpy")
 
-    def adapted(margin, y, p):  # type: ignore[no-untyped-def]
-        return compiled(margin, y)
+        def adapted(margin, y, p):  # type: ignore[no-untyped-def]
+            return compiled(margin, y)
 
+        numba.njit("float64(float64, float64, float64)")(adapted)
+    except (NumbaError, TypeError) as error:
+        lines = str(error).splitlines()
+        reason = next((x for x in lines if x and not x.startswith("Failed in")), repr(error))
+        raise InvalidArgument(
+            f"loss function {getattr(function, '__name__', function)!r}: Numba cannot compile it "
+            f"({reason}); write a function of two scalars (margin, y) that returns a number, or "
+            "use backend='reference'."
+        ) from error
     return adapted
 
 
@@ -94,30 +114,17 @@ class JitKernels:
         values = tuple(row.value for row in rows)
         return _load(values, tuple(row.slope for row in rows), rules, True), number
 
-    def _compile(self, loss: Loss, call: Callable[[], Any]) -> Any:
-        """Run a kernel; a user's loss that Numba cannot compile gets an error that says so."""
-        if loss.builtin:
-            return call()
-        from numba.core.errors import NumbaError
-
-        try:
-            return call()
-        except NumbaError as error:
-            raise InvalidArgument(
-                f"loss={loss.name!r}: Numba cannot compile it ({str(error).strip().splitlines()[0]})"
-                "; write value and slope with scalar NumPy functions, or use backend='reference'."
-            ) from error
-
     @staticmethod
     def _data(o: Objective, number: int) -> tuple[Any, ...]:
         parameters = o.loss_parameters.astype(o.X.dtype)
-        return o.X, o.y, o.weight, number, parameters, o.fit_intercept
+        data = (_read_only(array) for array in (o.X, o.y, o.weight))
+        return *data, number, parameters, o.fit_intercept
 
     @staticmethod
     def _rows(rows: Rows) -> tuple[np.ndarray, int, int]:
         if isinstance(rows, tuple):
-            return np.empty(0, np.int32), *rows
-        return rows, 0, int(rows.size)
+            return _read_only(np.empty(0, np.int32)), *rows
+        return _read_only(rows), 0, int(rows.size)
 
     @staticmethod
     def _rule(rule: Rule) -> int:
@@ -127,18 +134,15 @@ class JitKernels:
         self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
     ) -> tuple[float, float, int]:
         kernels, number = self._kernels(objective.loss)
-        return self._compile(  # type: ignore[no-any-return]
-            objective.loss,
-            lambda: kernels.descend_samples(
-                *self._data(objective, number),
-                *self._rows(rows),
-                np.ascontiguousarray(steps.constants[:, 0]),
-                float(steps.l2),
-                float(steps.l1),
-                memory.theta,
-                memory.average,
-                memory.averaged,
-            ),
+        return kernels.descend_samples(
+            *self._data(objective, number),
+            *self._rows(rows),
+            _read_only(np.ascontiguousarray(steps.constants[:, 0])),
+            float(steps.l2),
+            float(steps.l1),
+            memory.theta,
+            memory.average,
+            memory.averaged,
         )
 
     def descend_batches(
@@ -151,22 +155,19 @@ class JitKernels:
         threads: int,
     ) -> tuple[float, float, int]:
         kernels, number = self._kernels(objective.loss)
-        return self._compile(  # type: ignore[no-any-return]
-            objective.loss,
-            lambda: kernels.descend_batches(
-                *self._data(objective, number),
-                *self._rows(rows),
-                batch_size,
-                self._rule(steps.rule),
-                np.ascontiguousarray(steps.constants),
-                float(steps.l2),
-                float(steps.l1),
-                float(steps.clip_norm),
-                memory.theta,
-                memory.slots,
-                memory.average,
-                memory.averaged,
-            ),
+        return kernels.descend_batches(
+            *self._data(objective, number),
+            *self._rows(rows),
+            batch_size,
+            self._rule(steps.rule),
+            _read_only(np.ascontiguousarray(steps.constants)),
+            float(steps.l2),
+            float(steps.l1),
+            float(steps.clip_norm),
+            memory.theta,
+            memory.slots,
+            memory.average,
+            memory.averaged,
         )
 
     def add_gradient(
@@ -179,19 +180,17 @@ class JitKernels:
     ) -> float:
         kernels, number = self._kernels(objective.loss)
         data, order = self._data(objective, number), self._rows(rows)
-        return self._compile(  # type: ignore[no-any-return]
-            objective.loss, lambda: kernels.add_gradient(*data, *order, theta, total)
-        )
+        return kernels.add_gradient(*data, *order, _read_only(theta), total)
 
     def finish_step(
         self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
     ) -> tuple[float, int]:
         kernels, _ = self._kernels(objective.loss)
-        return kernels.finish_step(  # type: ignore[no-any-return]
+        return kernels.finish_step(
             total,
             count,
             self._rule(steps.rule),
-            np.ascontiguousarray(steps.constants),
+            _read_only(np.ascontiguousarray(steps.constants)),
             objective.fit_intercept,
             float(steps.l2),
             float(steps.l1),
@@ -207,12 +206,10 @@ class JitKernels:
     ) -> tuple[float, float]:
         kernels, number = self._kernels(objective.loss)
         data, order = self._data(objective, number), self._rows(rows)
-        return self._compile(  # type: ignore[no-any-return]
-            objective.loss, lambda: kernels.variance(*data, *order, theta, gradient)
-        )
+        return kernels.variance(*data, *order, _read_only(theta), gradient)
 
     def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._kernels()[0].margin(X, *self._rows(rows), theta, out)
+        self._kernels()[0].margin(_read_only(X), *self._rows(rows), _read_only(theta), out)
 
     def apply(
         self,
@@ -226,15 +223,17 @@ class JitKernels:
         kernel = self._kernels()[0].apply
         for w, g, memory in zip(params, grads, slots, strict=True):
             flat = [s.reshape(-1) for s in memory] + [np.empty(0, w.dtype)] * (2 - len(memory))
-            kernel(w.reshape(-1), g.reshape(-1), *flat, self._rule(rule), constants, float(decay))
+            g = _read_only(g.reshape(-1))
+            kernel(w.reshape(-1), g, *flat, self._rule(rule), constants, float(decay))
 
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         kernel = self._kernels()[0].reduce
         flat = dst.reshape(-1)
         for k, source in enumerate(sources):
-            kernel(flat, source.reshape(-1), scale if k == len(sources) - 1 else 1.0)
+            factor = scale if k == len(sources) - 1 else 1.0
+            kernel(flat, _read_only(source.reshape(-1)), factor)
         if not sources:
             flat *= flat.dtype.type(scale)
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
-        self._kernels()[0].permute(n, keys, *bijection.split(n), start, out)
+        self._kernels()[0].permute(n, _read_only(keys), *bijection.split(n), start, out)

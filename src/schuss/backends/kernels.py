@@ -23,25 +23,28 @@ FORMULAS: dict[str, Any]
 DIGEST: str
 CACHE: bool
 
-# Sums may be reordered; NaN and infinity keep their meaning.
-FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Sums may be reordered; NaN and infinity keep their meaning, and x / 0 is one of them.
+FAST: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "error_model": "numpy",
+}
 
 soften = njit(_shrink)
 
 
 def _select(functions: list[Callable[..., Any]]) -> Callable[..., Any]:
     """One function of (which, a, b, c) that runs the chosen one."""
-    head = njit(functions[0], fastmath=FAST)
+    head = njit(functions[0], **FAST)
     if len(functions) == 1:
 
-        @njit(fastmath=FAST)
+        @njit(**FAST)
         def last(which, a, b, c):  # type: ignore[no-untyped-def]
             return head(a, b, c)
 
         return last
     tail = _select(functions[1:])
 
-    @njit(fastmath=FAST)
+    @njit(**FAST)
     def chosen(which, a, b, c):  # type: ignore[no-untyped-def]
         if which == 0:
             return head(a, b, c)
@@ -56,17 +59,17 @@ slope_of = _select(FORMULAS["slopes"])
 
 def _select_rule(functions: list[Callable[..., Any]]) -> Callable[..., Any]:
     """One function of (which, w, g, a, b, c) that runs the chosen rule."""
-    head = njit(functions[0], fastmath=FAST)
+    head = njit(functions[0], **FAST)
     if len(functions) == 1:
 
-        @njit(fastmath=FAST)
+        @njit(**FAST)
         def last(which, w, g, a, b, c):  # type: ignore[no-untyped-def]
             return head(w, g, a, b, c)
 
         return last
     tail = _select_rule(functions[1:])
 
-    @njit(fastmath=FAST)
+    @njit(**FAST)
     def chosen(which, w, g, a, b, c):  # type: ignore[no-untyped-def]
         if which == 0:
             return head(w, g, a, b, c)
@@ -83,13 +86,13 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
     function = build(DIGEST)
     if CACHE:
         try:
-            return njit(function, nogil=True, fastmath=FAST, cache=True)  # type: ignore[no-any-return]
+            return njit(function, nogil=True, **FAST, cache=True)
         except RuntimeError:  # no writable place: go on without a cache
             pass
-    return njit(function, nogil=True, fastmath=FAST)  # type: ignore[no-any-return]
+    return njit(function, nogil=True, **FAST)
 
 
-@njit(fastmath=FAST)
+@njit(**FAST)
 def dot(x, w, d):  # type: ignore[no-untyped-def]
     total = x.dtype.type(0)
     for j in range(d):
@@ -97,7 +100,7 @@ def dot(x, w, d):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(fastmath=FAST)
+@njit(**FAST)
 def add_to_average(average, averaged, theta):  # type: ignore[no-untyped-def]
     part = 1.0 / averaged
     for j in range(theta.size):
@@ -148,7 +151,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
     return descend_samples
 
 
-@njit(fastmath=FAST)
+@njit(**FAST)
 def tile_gradient(  # type: ignore[no-untyped-def]
     X, y, weight, loss, p, fit_intercept, rows, begin, end, w, gradient
 ):
@@ -197,7 +200,7 @@ def tile_gradient(  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(fastmath=FAST)
+@njit(**FAST)
 def sum_gradient(  # type: ignore[no-untyped-def]
     X, y, weight, loss, p, fit_intercept, rows, begin, end, theta, partial, total
 ):
@@ -227,7 +230,7 @@ def _add_gradient(digest: str) -> Callable[..., Any]:
     return add_gradient
 
 
-@njit(fastmath=FAST)
+@njit(**FAST)
 def finish(  # type: ignore[no-untyped-def]
     total, count, rule, constants, fit_intercept, l2, l1, clip_norm, theta, slots, average, averaged
 ):

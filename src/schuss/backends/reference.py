@@ -33,16 +33,18 @@ class ReferenceBackend:
             batch = rows[k * segment.batch_size : (k + 1) * segment.batch_size]
             loss, gradient = self.gradient(problem, state.theta, batch)
             lr = segment.learning_rate[k if segment.learning_rate.size > 1 else 0]
-            norm = update(problem, state, gradient / batch.size, lr)
+            with quiet():
+                norm = update(problem, state, gradient / batch.size, lr)
             total += loss
         return total, norm
 
     def gradient(
         self, problem: Problem, theta: np.ndarray, rows: Rows
     ) -> tuple[float, np.ndarray]:
-        value, slope, Xb = samples(problem, theta, rows)
-        total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)
-        return float(value.sum(dtype=np.float64)), total.astype(np.float64)
+        with quiet():
+            value, slope, Xb = samples(problem, theta, rows)
+            total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)
+            return float(value.sum(dtype=np.float64)), total.astype(np.float64)
 
     def apply(
         self,
@@ -53,7 +55,7 @@ class ReferenceBackend:
         step: int,
         lr: float,
     ) -> None:
-        constants = rule.constants(np.array([step]), np.array([lr]))[0]
+        constants = rule.constants(np.array([step]), np.array([lr], dtype=np.float64))[0]
         for w, g, memory in zip(params, grads, slots, strict=True):
             c = constants.astype(w.dtype)
             apply_formula(rule, w, g + w.dtype.type(rule.coupled_decay) * w, memory, c)
@@ -64,18 +66,25 @@ class ReferenceBackend:
         dst *= dst.dtype.type(scale)
 
     def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
-        return X[indices(rows)] @ theta[:-1] + theta[-1]
+        with quiet():
+            return X[indices(rows)] @ theta[:-1] + theta[-1]
 
     def variance(
         self, problem: Problem, theta: np.ndarray, rows: Rows
     ) -> tuple[float, np.ndarray, float]:
         loss, gradient = self.gradient(problem, theta, rows)
-        _, slope, Xb = samples(problem, theta, rows)
-        squares = (Xb.astype(np.float64) ** 2).sum(axis=1) + problem.fit_intercept
-        return loss, gradient, float((slope.astype(np.float64) ** 2 * squares).sum())
+        with quiet():
+            _, slope, Xb = samples(problem, theta, rows)
+            squares = (Xb.astype(np.float64) ** 2).sum(axis=1) + problem.fit_intercept
+            return loss, gradient, float((slope.astype(np.float64) ** 2 * squares).sum())
 
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         return bijection.permute(n, keys, start, stop)
+
+
+def quiet() -> np.errstate:
+    """Divergence is told by the values, as on the other backends, not by warnings."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
 def indices(rows: Rows) -> np.ndarray:
@@ -91,9 +100,8 @@ def samples(
     Xb, y = problem.X[chosen], problem.y[chosen]
     margin = Xb @ theta[:-1] + theta[-1]
     weight = 1 if problem.sample_weight is None else problem.sample_weight[chosen]
-    with np.errstate(over="ignore", invalid="ignore"):
-        value = weight * problem.loss(margin, y)
-        slope = weight * problem.loss.derivative(margin, y)
+    value = weight * problem.loss(margin, y)
+    slope = weight * problem.loss.derivative(margin, y)
     dtype = problem.dtype
     return value.astype(dtype), slope.astype(dtype), Xb
 

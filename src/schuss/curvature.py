@@ -1,0 +1,110 @@
+r"""How large a learning rate the data can bear, measured on a sample of rows.
+
+The objective's curvature along any direction is at most :math:`L = c\,\lambda_{\max}(X^T X / n) +
+\alpha_2`, with c the loss's bound on its second derivative; one sample's at most
+:math:`L_{\max} = c \max_i \|x_i\|^2 + \alpha_2`. For batches of B of n rows drawn without
+replacement, expected smoothness interpolates between them:
+
+.. math:: L_B = \frac{n(B-1)}{B(n-1)} L + \frac{n-B}{B(n-1)} L_{\max}
+
+Gradient descent with a constant rate is stable up to :math:`2 / L_B`.
+
+References
+----------
+R. M. Gower et al., SGD: General Analysis and Improved Rates, ICML 2019 (expected smoothness).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from schuss.backends.protocol import Backend, Problem
+from schuss.formulas import losses
+from schuss.formulas.bijection import permute, round_keys
+
+__all__ = ["Curvature", "measure", "measure_spread"]
+
+SAMPLE_ELEMENTS = 2_000_000
+SAMPLE_ROWS = 4096
+POWER_ITERATIONS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Curvature:
+    """Largest curvature of the mean loss and of one sample's loss.
+
+    Attributes
+    ----------
+    mean, sample : float
+        L and L_max above.
+    n : int
+        Training rows.
+    """
+
+    mean: float
+    sample: float
+    n: int
+
+    def of_batch(self, batch_size: int) -> float:
+        """L_B for a batch size."""
+        n, b = self.n, min(batch_size, self.n)
+        if n == 1:
+            return self.sample
+        full, single = n * (b - 1) / (b * (n - 1)), (n - b) / (b * (n - 1))
+        return full * self.mean + single * self.sample
+
+    def limit(self, batch_size: int) -> float:
+        """Largest stable learning rate of plain gradient descent."""
+        bound = self.of_batch(batch_size)
+        return 2 / bound if bound > 0 else float("inf")
+
+
+def sample_rows(rows: np.ndarray | None, n: int, n_features: int) -> np.ndarray:
+    """A fixed pseudo-random sample of the training rows, bounded in memory."""
+    size = min(n, SAMPLE_ROWS, max(16, SAMPLE_ELEMENTS // n_features))
+    chosen = permute(n, round_keys(0), 0, size)
+    picked: np.ndarray = np.sort(chosen if rows is None else rows[chosen])
+    return picked
+
+
+def measure(
+    backend: Backend, problem: Problem, rows: np.ndarray | None, n: int, l2: float
+) -> Curvature:
+    """Measure the curvature on a sample: power iterations by the gradient of a squared error."""
+    sample = sample_rows(rows, n, problem.n_features)
+    bound = problem.loss.curvature_bound(problem.y[sample])
+    weight = None if problem.sample_weight is None else problem.sample_weight
+    square = Problem(
+        problem.X,
+        np.zeros_like(problem.y),
+        weight,
+        losses.squared_error(),
+        fit_intercept=problem.fit_intercept,
+    )
+    direction = np.ones(problem.n_features + 1, problem.dtype)
+    direction[-1] = problem.fit_intercept
+    largest = 0.0
+    for _ in range(POWER_ITERATIONS):
+        direction /= max(float(np.linalg.norm(direction.astype(np.float64))), 1e-30)
+        _, product = backend.gradient(square, direction, sample)
+        product /= sample.size
+        grown = float(np.linalg.norm(product))
+        if not grown > 0 or abs(grown - largest) <= 1e-3 * grown:
+            largest = max(largest, grown)
+            break
+        largest, direction = grown, product.astype(problem.dtype)
+    norms = np.einsum("ij,ij->i", problem.X[sample], problem.X[sample], dtype=np.float64)
+    norms += problem.fit_intercept
+    if weight is not None:
+        norms *= weight[sample]
+    return Curvature(bound * largest + l2, bound * float(norms.max()) + l2, n)
+
+
+def measure_spread(problem: Problem, rows: np.ndarray | None, n: int) -> float:
+    """Ratio of the largest to the smallest standard deviation among columns that vary."""
+    sample = sample_rows(rows, n, problem.n_features)
+    spread = problem.X[sample].std(axis=0, dtype=np.float64)
+    varying = spread[spread > 0]
+    return float(varying.max() / varying.min()) if varying.size else 1.0

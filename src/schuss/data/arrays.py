@@ -1,0 +1,230 @@
+"""Checks at the boundary: what a caller passes becomes arrays that kernels can trust.
+
+Nothing a caller passes is ever written. An array that kernels cannot read as it is (non-contiguous,
+negative strides, misaligned, another dtype) is copied once, and the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from schuss.errors import DataError, DataTypeError, InvalidArgument, InvalidType, NotYet
+
+__all__ = [
+    "as_labels",
+    "as_matrix",
+    "as_targets",
+    "as_vector",
+    "as_weights",
+    "check_finite",
+    "class_weights",
+    "resolve_dtype",
+]
+
+log = logging.getLogger("schuss")
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+ACCEPTED = "float32, float64, float16, integer or bool"
+# Elements looked at together when searching for NaN and infinity: bounds the memory it takes.
+CHUNK = 1 << 20
+
+
+def resolve_dtype(dtype: Any) -> np.dtype[Any] | None:
+    """float32 or float64 from the ``dtype`` argument, None if not given."""
+    if dtype is None:
+        return None
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in FLOATS:
+        raise InvalidArgument(f"dtype={dtype!r}: expected None, 'float32' or 'float64'.")
+    return found
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidType(f"{name}: masked arrays are not accepted; fill or drop masked entries.")
+    if hasattr(value, "tocsr"):
+        raise NotYet(f"{name}: sparse matrices are not supported yet; pass {name}.toarray().")
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{name}: cannot be read as an array ({reason}).") from None
+
+
+def _numeric(array: np.ndarray, name: str, dtype: np.dtype[Any] | None) -> np.ndarray:
+    """The array in float32 or float64, C-contiguous and aligned; copied only if it must be."""
+    kind = array.dtype.kind
+    if kind not in "fiub":
+        hint = {
+            "c": "; pass the real and imaginary parts as columns",
+            "O": "; convert it, e.g. astype(float)",
+            "U": "; encode text as numbers first",
+            "S": "; encode text as numbers first",
+        }.get(kind, "")
+        raise DataTypeError(f"{name}: dtype {array.dtype} is not accepted ({ACCEPTED}){hint}.")
+    if dtype is None:
+        small = array.dtype.newbyteorder("=") == np.float32 or array.dtype.itemsize == 2
+        dtype = np.dtype(np.float32 if kind == "f" and small else np.float64)
+    if kind == "f" and array.dtype.itemsize > dtype.itemsize:
+        with np.errstate(over="ignore"):  # becomes infinite and is reported as such
+            ready = np.require(array, dtype, ["C", "A"])
+    else:
+        ready = np.require(array, dtype, ["C", "A"])
+    if not np.shares_memory(ready, array, max_work=1) and array.size:
+        log.debug("%s: copied once to a C-contiguous array of %s", name, dtype)
+    return ready
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Raise DataError with the first position that is NaN or infinite."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, CHUNK):
+        chunk = flat[start : start + CHUNK]
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = chunk.sum()
+        if np.isfinite(total):
+            continue
+        bad = np.flatnonzero(~np.isfinite(chunk))
+        if bad.size:
+            where = [int(k) for k in np.unravel_index(start + int(bad[0]), array.shape)]
+            place = ", ".join(map(str, where))
+            raise DataError(
+                f"{name}[{place}] is {array[tuple(where)]}: NaN and infinity are not accepted; "
+                "drop or impute such rows."
+            )
+
+
+def as_matrix(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> np.ndarray:
+    """Return X as a C-contiguous float32 or float64 array of shape (n_samples, n_features)."""
+    array = _as_array(X, name)
+    if array.ndim != 2:
+        hint = f"; for a single column pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
+        raise DataError(
+            f"{name}: expected two dimensions (n_samples, n_features), got shape {array.shape}{hint}."
+        )
+    if 0 in array.shape:
+        what = "rows" if array.shape[0] == 0 else "columns"
+        raise DataError(f"{name}: has no {what} (shape {array.shape}).")
+    matrix = _numeric(array, name, dtype)
+    check_finite(matrix, name)
+    return matrix
+
+
+def as_vector(v: Any, n: int, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return a finite vector of length ``n`` in ``dtype``."""
+    array = _one_dimension(v, n, name)
+    vector = _numeric(array, name, dtype)
+    check_finite(vector, name)
+    return vector
+
+
+def _one_dimension(v: Any, n: int, name: str) -> np.ndarray:
+    array = _as_array(v, name)
+    if array.ndim == 2 and array.shape[1] > 1:
+        raise NotYet(f"{name}: {array.shape[1]} outputs are not supported yet; fit one at a time.")
+    if array.ndim != 1:
+        hint = f"; pass {name}.ravel()" if array.ndim == 2 else ""
+        raise DataError(f"{name}: expected one dimension, got shape {array.shape}{hint}.")
+    if array.shape[0] != n:
+        raise DataError(f"{name}: has {array.shape[0]} entries but X has {n} rows.")
+    return array
+
+
+def as_targets(y: Any, n: int, dtype: np.dtype[Any], domain: str, loss: str) -> np.ndarray:
+    """Return y for a loss on numbers (domain real or nonnegative)."""
+    array = _one_dimension(y, n, "y")
+    if array.dtype.kind in "OUS":
+        raise DataTypeError(
+            f"y: dtype {array.dtype} is not accepted by loss={loss!r} ({ACCEPTED}); "
+            "class labels need a classification loss such as 'log_loss'."
+        )
+    targets = _numeric(array, "y", dtype)
+    check_finite(targets, "y")
+    if domain == "nonnegative" and (targets < 0).any():
+        k = int(np.flatnonzero(targets < 0)[0])
+        raise DataError(f"y[{k}] is {targets[k]}: loss={loss!r} accepts numbers >= 0.")
+    return targets
+
+
+def as_labels(
+    y: Any, n: int, dtype: np.dtype[Any], loss: str, classes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return y as -1 and +1, and the two classes; ``classes`` are those of the training labels."""
+    array = _one_dimension(y, n, "y")
+    if array.dtype.kind == "f":
+        check_finite(array, "y")
+    try:
+        found, member = np.unique(array, return_inverse=True)
+    except TypeError:
+        raise DataTypeError("y: labels of mixed types cannot be sorted; use one type.") from None
+    if classes is not None:
+        unknown = [label for label in found.tolist() if label not in classes.tolist()]
+        if unknown:
+            raise DataError(
+                f"y: label {unknown[0]!r} was not among the classes {classes.tolist()}."
+            )
+        member = np.searchsorted(classes, found)[member]
+        found = classes
+    if found.size != 2:
+        hint = "; more than two classes need loss 'multinomial'" if found.size > 2 else ""
+        shown = ", ".join(repr(label) for label in found[:5].tolist())
+        more = ", ..." if found.size > 5 else ""
+        raise DataError(
+            f"y: loss={loss!r} accepts exactly two label values, got {found.size} ({shown}{more})"
+            f"{hint}."
+        )
+    return np.where(member == 1, 1, -1).astype(dtype), found
+
+
+def as_weights(w: Any, n: int, dtype: np.dtype[Any]) -> np.ndarray | None:
+    """Return sample weights, or None where none are given."""
+    if w is None:
+        return None
+    weights = as_vector(w, n, "sample_weight", dtype)
+    if (weights < 0).any():
+        k = int(np.flatnonzero(weights < 0)[0])
+        raise DataError(f"sample_weight[{k}] is {weights[k]}: expected numbers >= 0.")
+    if not weights.any():
+        raise DataError("sample_weight: all weights are zero.")
+    return weights
+
+
+def class_weights(
+    class_weight: Any, y: np.ndarray, classes: np.ndarray | None
+) -> np.ndarray | None:
+    """Return the weight of each row that ``class_weight`` asks for; y holds -1 and +1."""
+    if class_weight is None:
+        return None
+    if classes is None:
+        raise InvalidArgument("class_weight: only a classification loss has classes.")
+    positive = y > 0
+    if class_weight == "balanced":
+        counts = np.array([np.count_nonzero(~positive), np.count_nonzero(positive)])
+        pair = y.size / (2.0 * counts)
+    elif isinstance(class_weight, Mapping):
+        labels = classes.tolist()
+        unknown = [label for label in class_weight if label not in labels]
+        if unknown:
+            raise InvalidArgument(
+                f"class_weight: {unknown[0]!r} is not a class; the classes are {labels}."
+            )
+        pair = np.array([float(class_weight.get(label, 1.0)) for label in labels])
+        if not (np.isfinite(pair).all() and (pair >= 0).all() and pair.any()):
+            raise InvalidArgument(f"class_weight={class_weight!r}: expected numbers >= 0.")
+    else:
+        raise InvalidType(
+            f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from class to "
+            "weight."
+        )
+    return np.where(positive, pair[1], pair[0]).astype(y.dtype)

@@ -1,0 +1,169 @@
+"""Checkpoints: a training run that was stopped goes on, bit for bit, where it left off."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schuss.data import container
+from schuss.errors import CheckpointError, CheckpointWarning, DataError, InvalidArgument
+from schuss.formulas.spec import check_number
+
+__all__ = ["Checkpoint", "fingerprint"]
+
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often ``fit`` writes its whole state, and from where it resumes.
+
+    If ``path`` exists when ``fit`` starts, training resumes from it and ends bitwise as the
+    uninterrupted run would have; a checkpoint of another run is an error that names the difference.
+    Files are written beside their final name, synced and renamed; they hold no pickle and carry a
+    checksum. A damaged file is passed over, with a warning, for the one before.
+
+    Parameters
+    ----------
+    path : str or path
+        The newest checkpoint; older ones have ``.1``, ``.2``, ... appended.
+    every : int or str, default="5min"
+        Updates between two checkpoints, or a time such as "30s", "5min", "2h". Either takes effect
+        at the end of the segment at hand, some ten milliseconds.
+    keep : int, default=2
+        How many checkpoints are kept.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.data.Checkpoint("run.ckpt", every="30s").seconds
+    30.0
+    """
+
+    path: str | os.PathLike[str]
+    every: int | str = "5min"
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check_number("Checkpoint(keep=...): keep", self.keep, {">=": 1}, integer=True)
+        if isinstance(self.every, str):
+            _ = self.seconds
+        else:
+            check_number("Checkpoint(every=...): every", self.every, {">=": 1}, integer=True)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time between two checkpoints, or None where it is counted in updates."""
+        if not isinstance(self.every, str):
+            return None
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", self.every)
+        if not found or found[2] not in _UNITS or float(found[1]) == 0:
+            raise InvalidArgument(
+                f"Checkpoint(every={self.every!r}): expected a number of updates, or a time such "
+                "as '30s', '5min', '2h'."
+            )
+        return float(found[1]) * _UNITS[found[2]]
+
+    @property
+    def generations(self) -> list[Path]:
+        """The files, newest first."""
+        newest = Path(self.path)
+        older = [newest.with_name(f"{newest.name}.{k}") for k in range(1, self.keep)]
+        return [newest, *older]
+
+    def due(self, updates: int, written_at: int, seconds: float) -> bool:
+        """Whether to write now: updates made, updates at the last write, seconds since then."""
+        if self.seconds is not None:
+            return seconds >= self.seconds
+        return updates - written_at >= int(self.every)
+
+    def write(self, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+        """Write a new checkpoint; the one before becomes ``.1``, and so on."""
+        files = self.generations
+        fresh = files[0].with_name(f".{files[0].name}.new")
+        container.write(fresh, "checkpoint", arrays, header)
+        # From here on every file that exists is whole: a kill loses at most the newest name.
+        for older, newer in reversed(list(zip(files[1:], files[:-1], strict=True))):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(newer, older)
+        os.replace(fresh, files[0])
+        container.sync_folder(files[0].parent)
+
+    def read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The newest whole checkpoint, or None if there is none yet.
+
+        Raises
+        ------
+        schuss.errors.CheckpointError
+            If files exist but none of them can be read.
+        """
+        files = self.generations
+        # A kill between the renames leaves the newest state under its temporary name.
+        candidates = [
+            f for f in (files[0].with_name(f".{files[0].name}.new"), *files) if f.exists()
+        ]
+        if files[0] in candidates:
+            candidates = [f for f in candidates if f in files]
+        reasons = []
+        for file in candidates:
+            try:
+                found = container.read(file, "checkpoint")
+            except DataError as error:
+                reasons.append(str(error))
+                continue
+            for reason in reasons:
+                warnings.warn(
+                    f"{reason} Going on from {str(file)!r}.", CheckpointWarning, stacklevel=4
+                )
+            return found
+        if reasons:
+            raise CheckpointError(
+                f"no readable checkpoint: {' '.join(reasons)} Remove the files to start anew."
+            )
+        return None
+
+
+def fingerprint(*arrays: np.ndarray | None) -> str:
+    """Shapes, dtypes and a CRC-32 of the contents of arrays."""
+    parts = []
+    for array in arrays:
+        if array is None:
+            parts.append("none")
+            continue
+        crc = 0
+        flat = array.reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, 1 << 24):
+            crc = zlib.crc32(flat[start : start + (1 << 24)].data, crc)
+        parts.append(f"{array.dtype.name}{list(array.shape)}:{crc:08x}")
+    return " ".join(parts)
+
+
+def same_run(found: dict[str, Any], expected: dict[str, Any], path: Any) -> None:
+    """Raise CheckpointError that names the first difference between two runs' configurations."""
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise CheckpointError(
+                f"checkpoint {str(path)!r} belongs to another run: {key} is {found.get(key)!r} "
+                f"there and {value!r} here. Give another path, or remove the file to start anew."
+            )
+
+
+class Clock:
+    """When the last checkpoint was written."""
+
+    def __init__(self, updates: int) -> None:
+        self.updates = updates
+        self.at = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.at

@@ -1,0 +1,356 @@
+"""Orders: which row is visited when, as a pure function of (seed, epoch, position).
+
+Nothing is drawn in sequence, so any epoch can be resumed in its middle and any worker can compute
+its own share. An :class:`Order` is a description; :meth:`Order.bind` joins it with the data's
+facts and gives a :class:`Visits`, which computes indices. The same rows come on every backend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from schuss.errors import InvalidArgument
+from schuss.formulas import bijection
+from schuss.formulas.bijection import draw, index_dtype, round_keys
+from schuss.formulas.spec import Spec, Table, parameter
+
+__all__ = [
+    "Facts",
+    "Order",
+    "Visits",
+    "blocks",
+    "get",
+    "names",
+    "replacement",
+    "sequential",
+    "shuffle",
+    "stratified",
+    "weighted",
+]
+
+Permute = Callable[[int, np.ndarray, int, int], np.ndarray]
+Indices = Callable[[int, int, int], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What an order may know of the data.
+
+    Attributes
+    ----------
+    n : int
+        Number of rows.
+    batch_size : int
+    seed : int
+    labels : ndarray of shape (n,), or None
+        Class labels or targets.
+    weights : ndarray of shape (n,), or None
+        Weight of each row.
+    permute : callable
+        The index bijection, compiled where a backend lends it.
+    """
+
+    n: int
+    batch_size: int = 1
+    seed: int = 0
+    labels: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    permute: Permute = bijection.permute
+
+
+@dataclasses.dataclass(frozen=True)
+class Visits:
+    """An order joined with the data's facts.
+
+    Attributes
+    ----------
+    length : int
+        Positions of an epoch.
+    indices : callable
+        ``indices(epoch, start, stop)``: rows at positions start <= p < stop, int32 while the
+        number of rows is below 2**31.
+    """
+
+    length: int
+    indices: Indices
+
+
+@dataclasses.dataclass(frozen=True)
+class Order(Spec):
+    """Base of all orders."""
+
+    family: ClassVar[str] = "orders"
+
+    def bind(self, facts: Facts) -> Visits:
+        """Join the order with the data's facts."""
+        raise NotImplementedError
+
+
+ORDERS: Table[Order] = Table("order", Order)
+
+
+def row(cls: type[Any]) -> Any:
+    """Make a class a row of the table of orders."""
+    return ORDERS.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
+
+
+@row
+class shuffle(Order):
+    """A fresh permutation of all rows each epoch, in constant memory.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> visits = schuss.orders.shuffle().bind(schuss.orders.Facts(n=6, seed=1))
+    >>> sorted(visits.indices(0, 0, 6).tolist())
+    [0, 1, 2, 3, 4, 5]
+    """
+
+    def bind(self, facts: Facts) -> Visits:
+        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+            return facts.permute(facts.n, round_keys(facts.seed, epoch), start, stop)
+
+        return Visits(facts.n, indices)
+
+
+@row
+class sequential(Order):
+    """Rows as they are stored, every epoch.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.orders.sequential().bind(schuss.orders.Facts(n=6)).indices(0, 2, 5)
+    array([2, 3, 4], dtype=int32)
+    """
+
+    def bind(self, facts: Facts) -> Visits:
+        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+            return np.arange(start, stop, dtype=index_dtype(facts.n))
+
+        return Visits(facts.n, indices)
+
+
+@row
+class replacement(Order):
+    """Rows drawn independently and uniformly, as many per epoch as there are.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.orders.replacement().bind(schuss.orders.Facts(n=6)).indices(0, 0, 6).size
+    6
+    """
+
+    def bind(self, facts: Facts) -> Visits:
+        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+            uniform = draw(round_keys(facts.seed, epoch), start, stop)
+            # The product can round up to n where n is close to 2**53.
+            rows = np.minimum(uniform * facts.n, facts.n - 1)
+            return rows.astype(index_dtype(facts.n))
+
+        return Visits(facts.n, indices)
+
+
+@row
+class weighted(Order):
+    """Rows drawn with replacement, in proportion to their weight.
+
+    Training with it minimises the same weighted loss: every visit then counts alike, with the
+    mean weight.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> facts = schuss.orders.Facts(n=3, weights=np.array([0.0, 1.0, 0.0]))
+    >>> schuss.orders.weighted().bind(facts).indices(0, 0, 4)
+    array([1, 1, 1, 1], dtype=int32)
+    """
+
+    def bind(self, facts: Facts) -> Visits:
+        if facts.weights is None:
+            raise InvalidArgument(
+                "order='weighted' needs weights: give sample_weight or class_weight."
+            )
+        upper = np.cumsum(facts.weights, dtype=np.float64)
+        last = int(np.flatnonzero(facts.weights)[-1])
+
+        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+            uniform = draw(round_keys(facts.seed, epoch), start, stop)
+            rows = np.searchsorted(upper, uniform * upper[-1], side="right")
+            return np.minimum(rows, last).astype(index_dtype(facts.n))
+
+        return Visits(facts.n, indices)
+
+
+@row
+class stratified(Order):
+    """Every batch holds the classes in the data's proportions, to within one row.
+
+    Parameters
+    ----------
+    balanced : bool, default=False
+        Equal counts of every class in each batch instead: rows of rare classes come again within
+        an epoch, rows of frequent ones take several epochs to come round.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> facts = schuss.orders.Facts(n=6, labels=np.array([0, 0, 0, 0, 1, 1]))
+    >>> visits = schuss.orders.stratified().bind(facts)
+    >>> sorted(facts.labels[visits.indices(0, 0, 3)].tolist())
+    [0, 0, 1]
+    """
+
+    balanced: bool = False
+
+    def bind(self, facts: Facts) -> Visits:
+        if facts.labels is None:
+            raise InvalidArgument("order='stratified' needs class labels.")
+        classes, member = np.unique(facts.labels, return_inverse=True)
+        if classes.size > max(2, facts.n // 2):
+            raise InvalidArgument(
+                f"order='stratified': y has {classes.size} distinct values in {facts.n} rows; "
+                "it needs class labels, not a continuous target."
+            )
+        dtype = index_dtype(facts.n)
+        counts = np.bincount(member)
+        by_class = np.argsort(member, kind="stable").astype(dtype)
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+        def lookup(c: int, cycle: int, places: np.ndarray) -> np.ndarray:
+            """Rows of class c at the given places of its own shuffled sequence."""
+            keys = round_keys(facts.seed, cycle, c)
+            low, high = int(places[0]), int(places[-1]) + 1
+            image = facts.permute(int(counts[c]), keys, low, high)[places - low]
+            rows: np.ndarray = by_class[first[c] + image]
+            return rows
+
+        return (
+            _balanced(facts, counts, lookup)
+            if self.balanced
+            else _in_proportion(facts, member, counts, first, by_class, lookup)
+        )
+
+
+Lookup = Callable[[int, int, np.ndarray], np.ndarray]
+
+
+def _in_proportion(
+    facts: Facts,
+    member: np.ndarray,
+    counts: np.ndarray,
+    first: np.ndarray,
+    by_class: np.ndarray,
+    lookup: Lookup,
+) -> Visits:
+    # The k-th row of a class with m rows stands at (k + 1/2) / m of the epoch: merging the classes
+    # by these points spreads each of them evenly.
+    dtype = by_class.dtype
+    rank = np.arange(facts.n) - first[member[by_class]]
+    point = (rank + 0.5) / counts[member[by_class]]
+    merged = np.argsort(point, kind="stable")
+    class_at = member[by_class][merged].astype(dtype)
+    rank_at = rank[merged].astype(dtype)
+
+    def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+        rows = np.empty(stop - start, dtype=dtype)
+        here, ranks = class_at[start:stop], rank_at[start:stop]
+        for c in np.unique(here):
+            chosen = here == c
+            rows[chosen] = lookup(int(c), epoch, ranks[chosen])
+        return rows
+
+    return Visits(facts.n, indices)
+
+
+def _balanced(facts: Facts, counts: np.ndarray, lookup: Lookup) -> Visits:
+    k = counts.size
+    per_epoch = -(-facts.n // k)
+
+    def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+        rows = np.empty(stop - start, dtype=index_dtype(facts.n))
+        position = np.arange(start, stop)
+        for c in range(k):
+            chosen = np.flatnonzero(position % k == c)
+            place = epoch * per_epoch + position[chosen] // k
+            cycle = place // counts[c]
+            for number in np.unique(cycle):
+                here = cycle == number
+                rows[chosen[here]] = lookup(c, int(number), place[here] % counts[c])
+        return rows
+
+    return Visits(facts.n, indices)
+
+
+@row
+class blocks(Order):
+    """Blocks of rows in shuffled order, and rows shuffled within a buffer of blocks.
+
+    Reads memory or disk nearly in order. Rows that are neighbours in the data stay within
+    ``rows * buffer`` positions of each other, so data sorted by label wants a large buffer.
+
+    Parameters
+    ----------
+    rows : int, default=4096
+        Rows of a block, >= 1.
+    buffer : int, default=64
+        Blocks that are mixed with each other, >= 1.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> facts = schuss.orders.Facts(n=10)
+    >>> visits = schuss.orders.blocks(rows=2, buffer=2).bind(facts)
+    >>> sorted(visits.indices(0, 0, 10).tolist()) == list(range(10))
+    True
+    """
+
+    rows: int = parameter(4096, at_least=1)
+    buffer: int = parameter(64, at_least=1)
+
+    def bind(self, facts: Facts) -> Visits:
+        size = min(self.rows, facts.n)
+        n_blocks = -(-facts.n // size)
+        missing = n_blocks * size - facts.n  # rows that the last block lacks
+        mixed = min(self.buffer, n_blocks)
+
+        @lru_cache(maxsize=2)
+        def block_order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+            """Blocks as they come, and the position at which each begins (one more at the end)."""
+            order = facts.permute(n_blocks, round_keys(facts.seed, epoch), 0, n_blocks)
+            lengths = np.where(order == n_blocks - 1, size - missing, size)
+            return order.astype(np.int64), np.concatenate([[0], np.cumsum(lengths)])
+
+        def one_buffer(epoch: int, number: int, start: int, stop: int) -> np.ndarray:
+            """Rows at the positions start <= p < stop of one buffer."""
+            order, begins = block_order(epoch)
+            first, last = number * mixed, min((number + 1) * mixed, n_blocks)
+            keys = round_keys(facts.seed, epoch, number)
+            places = facts.permute(int(begins[last] - begins[first]), keys, start, stop)
+            starts = begins[first:last] - begins[first]
+            block = np.searchsorted(starts, places, side="right") - 1
+            found: np.ndarray = order[first + block] * size + (places - starts[block])
+            return found.astype(index_dtype(facts.n))
+
+        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+            _, begins = block_order(epoch)
+            edges = np.append(begins[:-1:mixed], facts.n)
+            pieces = []
+            for number in range(edges.size - 1):
+                low, high = max(start, edges[number]), min(stop, edges[number + 1])
+                if low < high:
+                    here = edges[number]
+                    pieces.append(one_buffer(epoch, number, int(low - here), int(high - here)))
+            return np.concatenate(pieces) if pieces else np.empty(0, index_dtype(facts.n))
+
+        return Visits(facts.n, indices)
+
+
+get = ORDERS.get
+names = ORDERS.names

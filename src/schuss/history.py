@@ -1,0 +1,157 @@
+"""The history of a run: one row per epoch, or per ``record_every`` updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss.errors import InvalidArgument, MissingPackage
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+__all__ = ["History"]
+
+COLUMNS = (
+    "epoch",
+    "updates",
+    "samples",
+    "train_loss",
+    "validation_loss",
+    "learning_rate",
+    "grad_norm",
+    "seconds",
+    "samples_per_second",
+)
+
+
+class History:
+    """What a run recorded, column by column.
+
+    Columns are ``epoch`` (finished epochs), ``updates``, ``samples``, ``train_loss`` (mean over
+    rows, without the penalty), ``validation_loss`` (NaN without validation data),
+    ``learning_rate`` (of the last update), ``grad_norm`` (of the objective: over all rows where
+    they were evaluated, else of the last mini-batch), ``seconds`` and ``samples_per_second``.
+    With ``evaluate="both"``, ``running_loss`` stands beside the full ``train_loss``.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> X = np.random.default_rng(0).normal(size=(100, 3))
+    >>> result = schuss.fit(X, X @ [1.0, 2.0, 3.0], epochs=2)
+    >>> result.history["updates"]
+    array([4, 8])
+    """
+
+    def __init__(self, columns: tuple[str, ...] = COLUMNS) -> None:
+        self._columns: dict[str, list[float]] = {name: [] for name in columns}
+
+    def append(self, **row: float) -> None:
+        """Add one row; every column must be given."""
+        for name, values in self._columns.items():
+            values.append(row[name])
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self._columns)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last row."""
+        return {name: values[-1] for name, values in self._columns.items() if values}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        for values in zip(*self._columns.values(), strict=True):
+            yield dict(zip(self._columns, values, strict=True))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            raise KeyError(f"history has no column {name!r}; it has {', '.join(self._columns)}")
+        return np.array(self._columns[name])
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name.startswith("_") or name not in self._columns:
+            raise AttributeError(f"history has no attribute or column {name!r}")
+        return self[name]
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "History(empty)"
+        shown = ", ".join(f"{name}={value:.6g}" for name, value in self.last.items())
+        return f"History({len(self)} rows; last: {shown})"
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Columns as lists."""
+        return {name: list(values) for name, values in self._columns.items()}
+
+    @classmethod
+    def from_dict(cls, columns: dict[str, list[float]]) -> History:
+        """The inverse of :meth:`to_dict`."""
+        history = cls(tuple(columns))
+        history._columns = {name: list(values) for name, values in columns.items()}
+        return history
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Columns as a data frame; needs pandas."""
+        try:
+            import pandas
+        except ImportError:
+            raise MissingPackage("History.to_pandas needs pandas: pip install pandas") from None
+        return pandas.DataFrame(self.to_dict())
+
+    def plot(self, smooth: int = 1, ax: Axes | None = None) -> Axes:
+        """Draw the loss curves against epochs; needs matplotlib.
+
+        Parameters
+        ----------
+        smooth : int, default=1
+            Width of a moving average over rows.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        """
+        if not isinstance(smooth, int) or smooth < 1:
+            raise InvalidArgument(f"smooth={smooth!r}: expected an integer >= 1.")
+        if ax is None:
+            try:
+                import matplotlib.pyplot as plt
+            except ImportError:
+                raise MissingPackage(
+                    "History.plot needs matplotlib: pip install 'schuss[plot]'"
+                ) from None
+            ax = plt.subplots(layout="constrained")[1]
+        time = self["samples"] / max(self._rows_per_epoch, 1.0)
+        for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
+            values = self[name].astype(float)
+            if np.isfinite(values).any():
+                ax.plot(time, _moving_average(values, smooth), label=label)
+        ax.set_xlabel("epochs")
+        ax.set_ylabel("mean loss")
+        ax.legend(frameon=False)
+        return ax
+
+    @property
+    def _rows_per_epoch(self) -> float:
+        epoch, samples = self["epoch"], self["samples"]
+        whole = np.flatnonzero(epoch)
+        return float(samples[whole[0]] / epoch[whole[0]]) if whole.size else 1.0
+
+
+def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean of the last ``width`` values, of those there are at the start."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    stop = np.arange(1, values.size + 1)
+    start = np.maximum(stop - width, 0)
+    mean: np.ndarray = (total[stop] - total[start]) / (stop - start)
+    return mean
+
+
+def plain_columns(columns: dict[str, Any]) -> dict[str, list[float]]:
+    """Columns as JSON can hold them: Python numbers."""
+    return {name: [x.item() if hasattr(x, "item") else x for x in v] for name, v in columns.items()}

@@ -1,0 +1,547 @@
+"""The training loop: order -> kernel -> rule -> history, one segment at a time.
+
+A segment is a run of steps that a kernel makes in one call. Its boundaries are a pure function of
+the run's settings, never of time, so that results do not depend on what happens between segments:
+progress, callbacks, checkpoints, signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from schuss.backends.protocol import Backend, Problem, Segment, State
+from schuss.data.checkpoint import Checkpoint, Clock, same_run
+from schuss.data.order import Visits
+from schuss.errors import DivergenceError, InterruptedWarning, InvalidArgument
+from schuss.formulas.schedules import Schedule
+from schuss.history import COLUMNS, History, plain_columns
+
+__all__ = ["Limits", "Moment", "Plan", "Run", "Stopper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """When to stop; None means never for that reason.
+
+    Attributes
+    ----------
+    epochs : int
+        Ignored where ``updates`` is given.
+    updates : int or None
+    time_limit : float or None
+        Seconds.
+    tol, patience
+        Stop after ``patience`` records that did not improve the loss by more than ``tol``.
+    gtol : float or None
+        Stop when the gradient's norm is at most this.
+    """
+
+    epochs: int
+    updates: int | None = None
+    time_limit: float | None = None
+    tol: float | None = None
+    patience: int = 5
+    gtol: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of, checked and fixed before the first step.
+
+    Attributes
+    ----------
+    backend : Backend
+    problem : Problem
+    visits : Visits
+        The order, over the training rows.
+    train_rows : ndarray of int, shape (n_train,), or None
+        Where the training rows stand in X; None: they are all of them.
+    epoch_rows : int
+        Rows visited per epoch.
+    step_rows : int
+        Rows of one update: batch size times accumulated batches.
+    schedule : Schedule
+    limits : Limits
+    record_every : int or None
+        Updates between two rows of the history; None: once per epoch.
+    average_from : int or None
+        First update whose iterate joins the average; None: no average.
+    evaluate : callable or None
+        Full training loss and gradient norm at some parameters.
+    keep_running : bool
+        Whether the running loss has a column of its own.
+    validate : callable or None
+        Validation loss at some parameters.
+    config : dict
+        Settings that a checkpoint must share.
+    make_result : callable
+        ``(theta, run)`` to what the caller gets.
+    explain : callable
+        ``(learning rate)`` to (stability limit, hint) for a diverged run.
+    """
+
+    backend: Backend
+    problem: Problem
+    visits: Visits
+    train_rows: np.ndarray | None
+    epoch_rows: int
+    step_rows: int
+    schedule: Schedule
+    limits: Limits
+    record_every: int | None
+    average_from: int | None
+    evaluate: Callable[[np.ndarray], tuple[float, float]] | None
+    keep_running: bool
+    validate: Callable[[np.ndarray], float] | None
+    config: dict[str, Any]
+    make_result: Callable[[np.ndarray, Run], Any]
+    explain: Callable[[float], tuple[float, str]]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.epoch_rows // self.step_rows)
+
+    @property
+    def total_updates(self) -> int:
+        if self.limits.updates is not None:
+            return self.limits.updates
+        return self.limits.epochs * self.steps_per_epoch
+
+    @property
+    def segment_steps(self) -> int:
+        rows = self.backend.segment_rows(self.problem.n_features, self.step_rows)
+        return max(1, rows // self.step_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What a callback sees: the run as it stands after a row of the history.
+
+    Attributes
+    ----------
+    epoch, updates : int
+        Finished epochs and updates.
+    history : History
+    coef : ndarray, shape (n_features,)
+        A copy of the coefficients (of their average, where one is kept).
+    intercept : float
+    """
+
+    epoch: int
+    updates: int
+    history: History
+    coef: np.ndarray
+    intercept: float
+
+
+@dataclasses.dataclass
+class Stopper:
+    """Patience: counts records without an improvement of more than ``tol``."""
+
+    tol: float
+    patience: int
+    best: float = float("inf")
+    bad: int = 0
+
+    def stop(self, loss: float) -> bool:
+        """Take one more loss in; True when patience is at an end."""
+        if loss < self.best - self.tol:
+            self.best, self.bad = loss, 0
+        else:
+            self.bad += 1
+        return self.bad >= self.patience
+
+
+class Run:
+    """One training run.
+
+    Parameters
+    ----------
+    plan : Plan
+    state : State
+        Changed as the run goes.
+    callbacks : sequence of callables
+        Each called with a :class:`Moment` after every row of the history; True stops the run.
+    checkpoint : Checkpoint or None
+    progress : object or None
+        With methods ``start``, ``update`` and ``stop``.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        state: State,
+        callbacks: tuple[Callable[[Moment], Any], ...] = (),
+        checkpoint: Checkpoint | None = None,
+        progress: Any = None,
+    ) -> None:
+        self.plan = plan
+        self.state = state
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.history = History((*COLUMNS, "running_loss") if plan.keep_running else COLUMNS)
+        limits = plan.limits
+        self.stopper = None if limits.tol is None else Stopper(limits.tol, limits.patience)
+        self.epoch = 0  # finished epochs
+        self.step = 0  # steps made in the epoch at hand
+        self.samples = 0
+        self.loss_sum = 0.0  # since the last record
+        self.loss_rows = 0
+        self.learning_rate = float("nan")
+        self.gradient_norm = float("nan")
+        self.elapsed = 0.0  # seconds before this process took the run over
+        self.recorded_at = (0, 0.0)  # samples and seconds at the last record
+        self.stop_reason = ""
+
+    # ---- The loop ----
+
+    def execute(self) -> Any:
+        """Train until a limit is reached; return what the plan makes of the state."""
+        self._resume()
+        self.began = time.perf_counter()
+        self.clock = Clock(self.state.step)
+        plan = self.plan
+        if self.progress:
+            self.progress.start(plan.total_updates)
+        try:
+            with _signals(terminate=self.checkpoint is not None) as asked:
+                while not self._finished(asked):
+                    self._advance()
+                    self._note(asked)
+                self._wind_up()
+        finally:
+            if self.progress:
+                self.progress.stop()
+        if asked.termination:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.stop_reason == "interrupted":
+            warnings.warn(
+                f"training was interrupted after {self.state.step} updates; the result holds the "
+                "state it had reached.",
+                InterruptedWarning,
+                stacklevel=4,
+            )
+        return plan.make_result(self.theta, self)
+
+    @property
+    def theta(self) -> np.ndarray:
+        """The parameters to return: the average where one is kept, else the last iterate."""
+        state = self.state
+        if state.average is not None and state.averaged:
+            return state.average.astype(state.theta.dtype)
+        return state.theta
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, that of the process before a resume included."""
+        return self.elapsed + time.perf_counter() - self.began
+
+    def _finished(self, asked: _Asked) -> bool:
+        limits = self.plan.limits
+        if self.stop_reason:
+            return True
+        if asked.interrupt or asked.termination:
+            self.stop_reason = "interrupted"
+        elif limits.updates is not None and self.state.step >= limits.updates:
+            self.stop_reason = "updates"
+        elif limits.updates is None and self.epoch >= limits.epochs:
+            self.stop_reason = "epochs"
+        elif limits.time_limit is not None and self.seconds >= limits.time_limit:
+            self.stop_reason = "time_limit"
+        return bool(self.stop_reason)
+
+    def _advance(self) -> None:
+        """Run one segment."""
+        plan, state = self.plan, self.state
+        stop = self._segment_end()
+        start_row = self.step * plan.step_rows
+        stop_row = min(stop * plan.step_rows, plan.epoch_rows)
+        rows = plan.visits.indices(self.epoch, start_row, stop_row)
+        if plan.train_rows is not None:
+            rows = plan.train_rows[rows]
+        segment = Segment(rows, self._rates(stop - self.step), plan.step_rows)
+        if plan.average_from == state.step and state.average is None:
+            state.average = np.zeros(state.theta.size)
+        before = state.copy()
+        with np.errstate(all="ignore"):
+            loss, self.gradient_norm = plan.backend.descend(plan.problem, state, segment)
+        if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
+            self._diverge(before, segment)
+        self.learning_rate = float(segment.learning_rate[-1])
+        self.loss_sum += loss
+        self.loss_rows += segment.n_rows
+        self.samples += segment.n_rows
+        self.step = stop
+        if self.step == plan.steps_per_epoch:
+            self.epoch, self.step = self.epoch + 1, 0
+
+    def _segment_end(self) -> int:
+        """Step of this epoch at which the segment that begins now ends."""
+        plan, done = self.plan, self.state.step
+        size = plan.segment_steps
+        stop = min((self.step // size + 1) * size, plan.steps_per_epoch)
+        cuts = [plan.limits.updates, plan.average_from]
+        if plan.record_every:
+            cuts.append((done // plan.record_every + 1) * plan.record_every)
+        for cut in cuts:
+            if cut is not None and cut > done:
+                stop = min(stop, self.step + cut - done)
+        return stop
+
+    def _rates(self, count: int) -> np.ndarray:
+        """Learning rates of the next ``count`` steps; one value where they are all the same."""
+        schedule, first = self.plan.schedule, self.state.step
+        if schedule.is_constant:
+            return np.array([float(schedule(0))])
+        rates = np.ascontiguousarray(schedule(np.arange(first, first + count)))
+        bad = ~(np.isfinite(rates) & (rates >= 0))
+        if rates.shape != (count,) or bad.any():
+            k = int(np.argmax(bad)) if rates.shape == (count,) else 0
+            got = rates[k] if rates.shape == (count,) else f"shape {rates.shape}"
+            raise InvalidArgument(
+                f"learning_rate={schedule!s} returned {got} at step {first + k}: expected a finite "
+                "number >= 0 for each step."
+            )
+        return rates
+
+    # ---- Records and stopping ----
+
+    def _note(self, asked: _Asked) -> None:
+        """What happens between segments."""
+        plan = self.plan
+        if plan.record_every:
+            due = self.state.step % plan.record_every == 0
+        else:
+            due = self.step == 0
+        if due:
+            self._record()
+            self._judge(asked)
+        if self.progress:
+            self._show()
+        if self.checkpoint and self.checkpoint.due(
+            self.state.step, self.clock.updates, self.clock.seconds
+        ):
+            self._write()
+
+    def _record(self) -> None:
+        """Append a row to the history."""
+        plan, theta = self.plan, self.theta
+        running = self.loss_sum / self.loss_rows if self.loss_rows else float("nan")
+        loss, norm = running, self.gradient_norm
+        if plan.evaluate is not None:
+            loss, norm = plan.evaluate(theta)
+        seconds = self.seconds
+        samples, since = self.samples - self.recorded_at[0], seconds - self.recorded_at[1]
+        row = {
+            "epoch": self.epoch,
+            "updates": self.state.step,
+            "samples": self.samples,
+            "train_loss": loss,
+            "validation_loss": plan.validate(theta) if plan.validate else float("nan"),
+            "learning_rate": self.learning_rate,
+            "grad_norm": norm,
+            "seconds": seconds,
+            "samples_per_second": samples / since if since > 0 else float("nan"),
+        }
+        if plan.keep_running:
+            row["running_loss"] = running
+        self.history.append(**row)
+        self.loss_sum, self.loss_rows = 0.0, 0
+        self.recorded_at = (self.samples, self.seconds)
+
+    def _judge(self, asked: _Asked) -> None:
+        """Stop if the newest row of the history, or a callback, says so."""
+        row, limits = self.history.last, self.plan.limits
+        watched = "validation_loss" if self.plan.validate else "train_loss"
+        if self.stopper and self.stopper.stop(row[watched]):
+            self.stop_reason = "tol"
+        if limits.gtol is not None and row["grad_norm"] <= limits.gtol:
+            self.stop_reason = "gtol"
+        if self.callbacks:
+            theta = self.theta
+            moment = Moment(
+                self.epoch, self.state.step, self.history, theta[:-1].copy(), float(theta[-1])
+            )
+            try:
+                wishes = [callback(moment) for callback in self.callbacks]
+            except KeyboardInterrupt:
+                asked.interrupt = True
+                return
+            if any(wish is True for wish in wishes):
+                self.stop_reason = "callback"
+
+    def _show(self) -> None:
+        row = self.history.last
+        running = self.loss_sum / self.loss_rows if self.loss_rows else row["train_loss"]
+        samples, since = self.recorded_at
+        fresh, passed = self.samples - samples, self.seconds - since
+        speed = fresh / passed if fresh and passed > 0 else row.get("samples_per_second", 0.0)
+        self.progress.update(
+            self.state.step,
+            self.epoch,
+            running,
+            row.get("validation_loss") if self.plan.validate else None,
+            self.learning_rate,
+            speed,
+        )
+
+    def _wind_up(self) -> None:
+        """The last row of the history, where the run ended between two; the last checkpoint."""
+        unfinished = self.stop_reason == "interrupted"
+        if self.checkpoint and unfinished:
+            self._write()
+        if self.samples > self.recorded_at[0] or not len(self.history):
+            if self.samples:
+                self._record()
+        if self.checkpoint and not unfinished:
+            self._write()
+
+    # ---- Divergence ----
+
+    def _diverge(self, before: State, segment: Segment) -> None:
+        """Find the step that went wrong, and raise with the state before it."""
+        plan = self.plan
+        good, last = self._last_finite(before, segment)
+        rates = segment.learning_rate
+        rate = float(rates[good if rates.size > 1 else 0])
+        self.state = last
+        self.stop_reason = "diverged"
+        limit, hint = plan.explain(rate)
+        error = DivergenceError(
+            f"training diverged at epoch {self.epoch}, step {last.step}, learning rate {rate:g}: "
+            f"the loss or a coefficient is not finite. {hint}"
+        )
+        error.epoch, error.step, error.learning_rate, error.limit = (
+            self.epoch,
+            last.step,
+            rate,
+            limit,
+        )
+        error.result = plan.make_result(self.theta, self)
+        raise error
+
+    def _last_finite(self, state: State, segment: Segment) -> tuple[int, State]:
+        """Steps of the segment that can be made with a finite result, and the state after them."""
+        plan, low, high = self.plan, 0, segment.n_steps
+        while high - low > 1:
+            middle = (low + high) // 2
+            trial = state.copy()
+            piece = Segment(
+                segment.rows[low * plan.step_rows : middle * plan.step_rows],  # type: ignore[index]
+                segment.learning_rate[low:middle]
+                if segment.learning_rate.size > 1
+                else segment.learning_rate,
+                plan.step_rows,
+            )
+            with np.errstate(all="ignore"):
+                loss, _ = plan.backend.descend(plan.problem, trial, piece)
+            if np.isfinite(loss) and np.isfinite(trial.theta).all():
+                low, state = middle, trial
+            else:
+                high = middle
+        return low, state
+
+    # ---- Checkpoint and resume ----
+
+    def _write(self) -> None:
+        assert self.checkpoint is not None
+        state = self.state
+        arrays = {"theta": state.theta, "slots": state.slots}
+        if state.average is not None:
+            arrays["average"] = state.average
+        stopper = self.stopper
+        header = {
+            "config": self.plan.config,
+            "updates": state.step,
+            "averaged": state.averaged,
+            "epoch": self.epoch,
+            "step": self.step,
+            "samples": self.samples,
+            "loss_sum": float(self.loss_sum),
+            "loss_rows": self.loss_rows,
+            "learning_rate": self.learning_rate,
+            "gradient_norm": float(self.gradient_norm),
+            "seconds": self.seconds,
+            "recorded_at": list(self.recorded_at),
+            "stopper": [stopper.best, stopper.bad] if stopper else None,
+            "stop_reason": "" if self.stop_reason == "interrupted" else self.stop_reason,
+            "history": plain_columns(self.history.to_dict()),
+        }
+        self.checkpoint.write(arrays, header)
+        self.clock = Clock(state.step)
+
+    def _resume(self) -> None:
+        found = self.checkpoint.read() if self.checkpoint else None
+        if found is None:
+            return
+        assert self.checkpoint is not None
+        arrays, header = found
+        same_run(header["config"], self.plan.config, self.checkpoint.path)
+        state = self.state
+        state.theta, state.slots = arrays["theta"], arrays["slots"]
+        state.average = arrays.get("average")
+        state.step, state.averaged = header["updates"], header["averaged"]
+        self.epoch, self.step = header["epoch"], header["step"]
+        self.samples = header["samples"]
+        self.loss_sum, self.loss_rows = header["loss_sum"], header["loss_rows"]
+        self.learning_rate = header["learning_rate"]
+        self.gradient_norm = header["gradient_norm"]
+        self.elapsed = header["seconds"]
+        self.recorded_at = (header["recorded_at"][0], header["recorded_at"][1])
+        self.history = History.from_dict(header["history"])
+        if self.stopper and header["stopper"]:
+            self.stopper.best, self.stopper.bad = header["stopper"]
+        # A run that a limit ended may go on under a higher one; other reasons are final.
+        if header["stop_reason"] in ("tol", "gtol", "callback"):
+            self.stop_reason = header["stop_reason"]
+
+
+@dataclasses.dataclass
+class _Asked:
+    """What signals have asked for."""
+
+    interrupt: bool = False
+    termination: bool = False
+
+
+@contextlib.contextmanager
+def _signals(terminate: bool) -> Iterator[_Asked]:
+    """Turn Ctrl-C, and SIGTERM where asked, into a request served between segments.
+
+    Only in the main thread, and only in place of Python's own handlers; a second Ctrl-C raises
+    KeyboardInterrupt at once.
+    """
+    asked = _Asked()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    replaced: dict[int, Any] = {}
+
+    def on_interrupt(number: int, frame: Any) -> None:
+        if asked.interrupt:
+            raise KeyboardInterrupt
+        asked.interrupt = True
+
+    def on_termination(number: int, frame: Any) -> None:
+        asked.termination = True
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        replaced[signal.SIGINT] = signal.signal(signal.SIGINT, on_interrupt)
+    if terminate:
+        replaced[signal.SIGTERM] = signal.signal(signal.SIGTERM, on_termination)
+    try:
+        yield asked
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)

@@ -1,0 +1,221 @@
+"""What ``fit`` returns: a linear model, its history, and how it came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from schuss.data import container
+from schuss.data.arrays import as_matrix
+from schuss.errors import DataError, InvalidArgument
+from schuss.formulas import losses
+from schuss.formulas.losses import Loss
+from schuss.history import History, plain_columns
+
+__all__ = ["Result", "load"]
+
+
+@dataclasses.dataclass
+class Result:
+    """A fitted linear model.
+
+    Attributes
+    ----------
+    coef : ndarray, shape (n_features,) or (n_outputs, n_features)
+    intercept : float, or ndarray of shape (n_outputs,)
+    classes : ndarray of shape (n_classes,), or None
+        Labels in sorted order; None for regression. A positive margin means the second of two.
+    loss : Loss
+    history : History
+    stop_reason : str
+        "epochs", "updates", "time_limit", "tol", "gtol", "callback" or "interrupted".
+    backend : str
+        Name of the backend that ran.
+    config : dict
+        The run's settings in their text forms.
+    preprocessing : dict or None
+        How raw columns become X; JSON-able, kept with the model.
+    """
+
+    coef: np.ndarray
+    intercept: Any
+    classes: np.ndarray | None
+    loss: Loss
+    history: History
+    stop_reason: str = "epochs"
+    backend: str = ""
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: dict[str, Any] | None = None
+
+    @property
+    def n_features(self) -> int:
+        """Columns of X."""
+        return int(self.coef.shape[-1])
+
+    def __repr__(self) -> str:
+        what = f"{self.n_features} features"
+        if self.classes is not None:
+            what += f", {len(self.classes)} classes"
+        return (
+            f"Result({self.loss}, {what}, backend={self.backend!r}, "
+            f"stop_reason={self.stop_reason!r}, {self.history!r})"
+        )
+
+    def margin(self, X: Any) -> np.ndarray:
+        """Decision values, shape (n_samples,) or (n_samples, n_outputs).
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        """
+        X = as_matrix(X, self.coef.dtype)
+        if X.shape[1] != self.n_features:
+            raise DataError(
+                f"X: has {X.shape[1]} columns, the model was trained on {self.n_features}."
+            )
+        margin: np.ndarray = X @ self.coef.T + np.asarray(self.intercept, self.coef.dtype)
+        return margin
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predicted targets, or class labels, shape (n_samples,).
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        """
+        margin = self.margin(X)
+        if self.classes is None:
+            return self.loss.predict(margin)
+        if margin.ndim == 1:
+            return self.classes[(margin > 0).astype(int)]
+        return self.classes[margin.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any) -> float:
+        """Coefficient of determination R2, or accuracy for a classifier.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        y : array-like, shape (n_samples,)
+        """
+        predicted, y = self.predict(X), np.asarray(y)
+        if y.shape != predicted.shape:
+            raise DataError(f"y: has shape {y.shape} but X has {predicted.shape[0]} rows.")
+        if self.classes is not None:
+            return float(np.mean(predicted == y))
+        y = y.astype(np.float64)
+        spread = float(((y - y.mean()) ** 2).sum())
+        error = float(((y - predicted) ** 2).sum())
+        if spread == 0:
+            return 1.0 if error == 0 else 0.0
+        return 1.0 - error / spread
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to an ``.npz`` file, without pickle; :func:`schuss.load` reads it.
+
+        Parameters
+        ----------
+        path : str or path
+            Written beside and renamed, so that it is never half-written.
+        """
+        if losses.LOSSES.rows.get(self.loss.name) is not type(self.loss):
+            raise InvalidArgument(
+                f"loss={self.loss.name!r} is a function of yours and cannot be stored; "
+                "keep coef and intercept yourself."
+            )
+        arrays = {"coef": self.coef, "intercept": np.asarray(self.intercept)}
+        if self.classes is not None:
+            arrays["classes"] = _storable(self.classes)
+        header = {
+            "loss": str(self.loss),
+            "stop_reason": self.stop_reason,
+            "backend": self.backend,
+            "config": self.config,
+            "preprocessing": self.preprocessing,
+            "history": plain_columns(self.history.to_dict()),
+        }
+        container.check_writable(path, "path")
+        container.write(path, "model", arrays, json.loads(json.dumps(header)))
+
+    @classmethod
+    def one_against_rest(cls, results: Sequence[Result], classes: Any) -> Result:
+        """One classifier of k classes from k binary ones; the largest margin wins.
+
+        Parameters
+        ----------
+        results : sequence of Result
+            The k-th was trained on class k (positive) against all others.
+        classes : array-like, shape (k,)
+        """
+        classes = np.asarray(classes)
+        if len(results) != classes.size or not results:
+            raise InvalidArgument(
+                f"classes: {classes.size} classes for {len(results)} results; expected as many."
+            )
+        first = results[0]
+        return cls(
+            coef=np.stack([r.coef for r in results]),
+            intercept=np.array([r.intercept for r in results], dtype=first.coef.dtype),
+            classes=classes,
+            loss=first.loss,
+            history=first.history,
+            stop_reason=first.stop_reason,
+            backend=first.backend,
+            config=first.config,
+        )
+
+
+def _storable(classes: np.ndarray) -> np.ndarray:
+    """Class labels as an array that needs no pickle."""
+    if classes.dtype.kind != "O":
+        return classes
+    if all(isinstance(label, str) for label in classes):
+        return classes.astype(str)
+    raise InvalidArgument(
+        f"classes: labels of type {type(classes[0]).__name__} cannot be stored; use text or numbers."
+    )
+
+
+def load(path: str | os.PathLike[str]) -> Result:
+    """Read a model that :meth:`Result.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    schuss.errors.DataError
+        If the file is missing, damaged, or not a model.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss, tempfile, os
+    >>> X = np.eye(4)
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
+    >>> schuss.fit(X, [0, 1, 0, 1], loss="log_loss").save(path)
+    >>> schuss.load(path).classes
+    array([0, 1])
+    """
+    arrays, header = container.read(path, "model")
+    intercept = arrays["intercept"]
+    return Result(
+        coef=arrays["coef"],
+        intercept=intercept if intercept.ndim else intercept.item(),
+        classes=arrays.get("classes"),
+        loss=losses.get(header["loss"]),
+        history=History.from_dict(header["history"]),
+        stop_reason=header["stop_reason"],
+        backend=header["backend"],
+        config=header["config"],
+        preprocessing=header["preprocessing"],
+    )
