@@ -267,21 +267,21 @@ struct Bijection {
     for (int r = 0; r < bijection_rounds; ++r) keys[r] = round_keys[r];
   }
 
-  SCHUSS_FN unsigned long long encrypt(unsigned long long x) const {
+  // One pass through the network. Word holds the domain: 32 bits while n is below 2^32.
+  template <class Word>
+  SCHUSS_FN Word encrypt(Word x) const {
     unsigned int left = (unsigned int)(x >> right_bits);
-    unsigned int right = (unsigned int)x & (unsigned int)((1ull << right_bits) - 1);
-    int a = left_bits, b = right_bits;
+    unsigned int right = (unsigned int)(x & ((Word(1) << right_bits) - 1));
     for (int r = 0; r < bijection_rounds; ++r) {
+      // The halves change places, and so do their widths.
+      const int width = r % 2 == 0 ? left_bits : right_bits;
       unsigned int mixed = (right ^ keys[r]) * 0x9E3779B1u;
       mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA77u;
-      const unsigned int next = left ^ (mixed >> (32 - a));
+      const unsigned int next = left ^ (mixed >> (32 - width));
       left = right;
       right = next;
-      const int width = a;
-      a = b;
-      b = width;
     }
-    return ((unsigned long long)left << right_bits) | right;
+    return (Word(left) << right_bits) | right;
   }
 
   SCHUSS_FN unsigned long long operator()(unsigned long long i) const {

@@ -340,6 +340,16 @@ void reduce(py::array dst, const std::vector<py::array>& sources, double scale) 
   kernels<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
 }
 
+template <class T>
+double sum_rows(const py::array& X, const py::object& rows, int64_t ahead) {
+  if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+  const Rows order = rows_of(rows);
+  const T* matrix = view<T>(X, X.size(), "X");
+  const int64_t d = X.shape(1);
+  py::gil_scoped_release release;
+  return double(kernels<T>().sum_rows(matrix, d, order, ahead));
+}
+
 void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
   const uint32_t* round_keys = view<uint32_t>(keys, portable::bijection_rounds, "keys");
   const int64_t stop = start + out.size();
@@ -411,6 +421,7 @@ void add_verbs(py::module_& m, const std::string& suffix) {
   m.def(("margin_" + suffix).c_str(), margin<T>);
   m.def(("apply_" + suffix).c_str(), apply<T>);
   m.def(("reduce_" + suffix).c_str(), reduce<T>);
+  m.def(("sum_rows_" + suffix).c_str(), sum_rows<T>);
 }
 
 }  // namespace

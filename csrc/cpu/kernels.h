@@ -329,10 +329,64 @@ void reduce(T* __restrict dst, const T* const* sources, int64_t count, int64_t s
   }
 }
 
+// Images of start <= i < stop. A block of positions goes through the network together, vectorised;
+// those that landed beyond n are packed and go again.
+template <class Word, class I>
+void permute_in(const Bijection& image, int64_t start, int64_t stop, I* out) {
+  constexpr int64_t block = 256;
+  const Word n = Word(image.n);
+  Word x[block];
+  int32_t place[block];
+  for (int64_t base = start; base < stop; base += block, out += block) {
+    int64_t count = smaller(block, stop - base);
+    for (int64_t k = 0; k < count; ++k) {
+      x[k] = Word(base + k);
+      place[k] = int32_t(k);
+    }
+    while (count > 0) {
+      for (int64_t k = 0; k < count; ++k) x[k] = image.encrypt(x[k]);
+      int64_t walking = 0;
+      for (int64_t k = 0; k < count; ++k) {
+        const Word image_of = x[k];
+        const int32_t where = place[k];
+        out[where] = I(image_of);  // a walking one is overwritten later
+        x[walking] = image_of;
+        place[walking] = where;
+        walking += image_of >= n;
+      }
+      count = walking;
+    }
+  }
+}
+
 template <class I>
 void permute(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, I* out) {
   const Bijection image(n, keys);
-  for (int64_t i = start; i < stop; ++i) out[i - start] = I(image(uint64_t(i)));
+  if (image.left_bits + image.right_bits < 32)
+    permute_in<uint32_t>(image, start, stop, out);
+  else
+    permute_in<uint64_t>(image, start, stop, out);
+}
+
+// ---- The ceiling
+// ----------------------------------------------------------------------------------- Reads the
+// rows and does nothing with them but add: what any kernel is measured against.
+
+template <class T>
+T sum_rows(const T* X, int64_t d, const Rows& rows, int64_t ahead) {
+  constexpr int lanes = 4 * 64 / int(sizeof(T));
+  T sum[lanes], tail = 0;
+  for (int k = 0; k < lanes; ++k) sum[k] = 0;
+  for (int64_t s = 0; s < rows.count; ++s) {
+    const T* __restrict x = X + rows[s] * d;
+    if (s + ahead < rows.count) prefetch_row(X + rows[s + ahead] * d, d);
+    int64_t j = 0;
+    for (; j + lanes <= d; j += lanes)
+      for (int k = 0; k < lanes; ++k) sum[k] += x[j + k];
+    for (; j < d; ++j) tail += x[j];
+  }
+  for (int k = 0; k < lanes; ++k) tail += sum[k];
+  return tail;
 }
 
 // ---- The table
@@ -379,6 +433,7 @@ constexpr Kernels<T> make_table() {
   table.reduce = reduce<T>;
   table.permute_narrow = permute<int32_t>;
   table.permute_wide = permute<int64_t>;
+  table.sum_rows = sum_rows<T>;
   return table;
 }
 

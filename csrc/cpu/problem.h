@@ -80,6 +80,7 @@ struct Kernels {
   void (*reduce)(T* dst, const T* const* sources, int64_t count, int64_t size, double scale);
   void (*permute_narrow)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int32_t*);
   void (*permute_wide)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int64_t*);
+  T (*sum_rows)(const T* X, int64_t d, const Rows&, int64_t ahead);
 };
 
 struct InstructionSet {
