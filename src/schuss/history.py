@@ -37,6 +37,14 @@ class History:
     they were evaluated, else of the last mini-batch), ``seconds`` and ``samples_per_second``.
     With ``evaluate="both"``, ``running_loss`` stands beside the full ``train_loss``.
 
+    ``history["updates"]`` and ``history.updates`` give a column as an array; iterating gives the
+    rows as dicts.
+
+    Parameters
+    ----------
+    columns : tuple of str, optional
+        Names of the columns.
+
     Examples
     --------
     >>> import numpy as np, schuss
@@ -93,7 +101,12 @@ class History:
 
     @classmethod
     def from_dict(cls, columns: dict[str, list[float]]) -> History:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Parameters
+        ----------
+        columns : dict of str to list of float
+        """
         history = cls(tuple(columns))
         history._columns = {name: list(values) for name, values in columns.items()}
         return history

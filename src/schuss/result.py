@@ -40,6 +40,17 @@ class Result:
         The run's settings in their text forms.
     preprocessing : dict or None
         How raw columns become X; JSON-able, kept with the model.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> y = np.where(X @ [1.0, -1.0] > 0, "up", "down")
+    >>> result = schuss.fit(X, y, loss="log_loss")
+    >>> result.classes
+    array(['down', 'up'], dtype='<U4')
+    >>> result.predict([[2.0, -2.0], [-2.0, 2.0]])
+    array(['up', 'down'], dtype='<U4')
     """
 
     coef: np.ndarray

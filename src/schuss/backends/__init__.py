@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources, util
 from typing import Any
 
@@ -55,6 +55,10 @@ _WHY_NOT: dict[str, Callable[[], str | None]] = {
 def available() -> dict[str, str | None]:
     """Return every backend's name with None, or with why it cannot be used here.
 
+    Returns
+    -------
+    dict of str to (str or None)
+
     Examples
     --------
     >>> import schuss
@@ -64,7 +68,7 @@ def available() -> dict[str, str | None]:
     return {name: why() for name, why in _WHY_NOT.items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernels(name: str) -> Any:
     if name == "native":
         from schuss.backends.native import NativeKernels
@@ -104,6 +108,16 @@ def choose(
         If the backend asked for by name cannot be used here, or not with this loss.
     schuss.errors.InvalidArgument
         If the name is unknown or ``threads`` is not a positive integer.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.backends.choose("reference").name
+    'reference'
+    >>> schuss.backends.choose("cuda")
+    Traceback (most recent call last):
+        ...
+    schuss.errors.BackendError: backend='cuda' cannot be used: ...
     """
     if not isinstance(backend, str):
         if not hasattr(backend, "descend"):

@@ -81,13 +81,28 @@ class Checkpoint:
         return [newest, *older]
 
     def due(self, updates: int, written_at: int, seconds: float) -> bool:
-        """Whether to write now: updates made, updates at the last write, seconds since then."""
+        """Whether to write now.
+
+        Parameters
+        ----------
+        updates, written_at : int
+            Updates made by now, and when the last checkpoint was written.
+        seconds : float
+            Time since then.
+        """
         if self.seconds is not None:
             return seconds >= self.seconds
         return updates - written_at >= int(self.every)
 
     def write(self, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
-        """Write a new checkpoint; the one before becomes ``.1``, and so on."""
+        """Write a new checkpoint; the one before becomes ``.1``, and so on.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+        header : dict
+            JSON-able.
+        """
         files = self.generations
         fresh = files[0].with_name(f".{files[0].name}.new")
         container.write(fresh, "checkpoint", arrays, header)

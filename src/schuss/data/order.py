@@ -53,6 +53,14 @@ class Facts:
         Weight of each row.
     permute : callable
         The index bijection, compiled where a backend lends it.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> facts = schuss.orders.Facts(n=6, seed=1)
+    >>> visits = schuss.orders.shuffle().bind(facts)
+    >>> len(set(visits.indices(3, 0, 6)))
+    6
     """
 
     n: int
@@ -74,6 +82,16 @@ class Visits:
     indices : callable
         ``indices(epoch, start, stop)``: rows at positions start <= p < stop, int32 while the
         number of rows is below 2**31.
+
+    Examples
+    --------
+    Any piece of any epoch can be asked for by itself.
+
+    >>> import schuss
+    >>> visits = schuss.orders.shuffle().bind(schuss.orders.Facts(n=100))
+    >>> whole = visits.indices(7, 0, 100)
+    >>> (visits.indices(7, 40, 60) == whole[40:60]).all()
+    np.True_
     """
 
     length: int
@@ -82,12 +100,29 @@ class Visits:
 
 @dataclasses.dataclass(frozen=True)
 class Order(Spec):
-    """Base of all orders."""
+    """Base of all orders: a description of which row is visited when.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.orders.get("stratified(balanced=True)").balanced
+    True
+    """
 
     family: ClassVar[str] = "orders"
 
     def bind(self, facts: Facts) -> Visits:
-        """Join the order with the data's facts."""
+        """Join the order with the data's facts.
+
+        Parameters
+        ----------
+        facts : Facts
+            Number of rows, batch size, seed, labels and weights.
+
+        Returns
+        -------
+        Visits
+        """
         raise NotImplementedError
 
 

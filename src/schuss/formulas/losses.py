@@ -57,6 +57,15 @@ class Loss(Spec):
     curvature : float
         Upper bound of the second derivative in the margin. For piecewise linear losses, which have
         none, the scale that takes its place when a learning rate is chosen.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> loss = schuss.losses.get("log_loss")
+    >>> loss.domain, loss.curvature
+    ('binary', 0.25)
+    >>> loss.derivative([-1.0, 0.0, 1.0], 1.0).round(3)
+    array([-0.731, -0.5  , -0.269])
     """
 
     family: ClassVar[str] = "losses"
@@ -77,20 +86,45 @@ class Loss(Spec):
         return LOSSES.rows.get(self.name) is type(self)
 
     def curvature_bound(self, y: np.ndarray) -> float:
-        """Upper bound of the second derivative over the labels ``y``, shape (n_samples,)."""
+        """Upper bound of the second derivative in the margin.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n_samples,)
+            The labels over which it has to hold.
+        """
         del y
         return self.curvature
 
     def predict(self, margin: np.ndarray) -> np.ndarray:
-        """Prediction in the label's unit: the margin itself, or its inverse link."""
+        """Prediction in the label's unit: the margin itself, or its inverse link.
+
+        Parameters
+        ----------
+        margin : ndarray
+            Decision values, any shape.
+        """
         return margin
 
     def __call__(self, margin: Any, y: Any) -> Any:
-        """Loss of each margin, elementwise."""
+        """Loss of each margin, elementwise.
+
+        Parameters
+        ----------
+        margin, y : array-like
+            Decision values, and labels as they are inside (-1 and +1 for binary losses); shapes
+            that broadcast.
+        """
         return type(self).value(np.asarray(margin), np.asarray(y), self.parameters)
 
     def derivative(self, margin: Any, y: Any) -> Any:
-        """Slope at each margin, elementwise."""
+        """Slope (derivative in the margin) at each margin, elementwise.
+
+        Parameters
+        ----------
+        margin, y : array-like
+            As for the loss itself.
+        """
         return type(self).slope(np.asarray(margin), np.asarray(y), self.parameters)
 
 

@@ -38,6 +38,15 @@ class Rule(Spec):
         Weight decay that is added to the gradient, like an L2 penalty.
     proximal : bool
         Whether an L1 penalty can be applied as a proximal step after the update.
+    default_learning_rate : float or None
+        What ``learning_rate="auto"`` takes; None: measured on the data.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> rule = schuss.rules.get("adam")
+    >>> rule.formula, rule.slots, rule.proximal
+    ('moments', (0.0, 0.0), False)
     """
 
     family: ClassVar[str] = "rules"
@@ -49,10 +58,12 @@ class Rule(Spec):
 
     @property
     def formula(self) -> str:
+        """Name of the update formula, shared with ``csrc/formulas.h``."""
         return self.name
 
     @property
     def coupled_decay(self) -> float:
+        """Weight decay that is added to the gradient, like an L2 penalty."""
         return 0.0
 
     def constants(self, step: np.ndarray, lr: np.ndarray) -> np.ndarray:

@@ -41,21 +41,51 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Spec):
-    """Base of all schedules: call it with step numbers, get learning rates."""
+    """Base of all schedules: call it with step numbers, get learning rates.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schedule = schuss.schedules.get("warmup(0, 2, then=cosine(1, steps=4))")
+    >>> schedule([0, 1, 2, 4, 6])
+    array([0. , 0.5, 1. , 0.5, 0. ])
+    """
 
     family: ClassVar[str] = "schedules"
 
     def __call__(self, step: Any) -> np.ndarray:
-        """Learning rates of the steps, float64, in the shape of ``step``."""
+        """Learning rates of the steps.
+
+        Parameters
+        ----------
+        step : array-like of int
+            Numbers of the steps, counted from 0, any shape.
+
+        Returns
+        -------
+        ndarray of float64, in the shape of ``step``
+        """
         t = np.asarray(step, dtype=np.float64)
         return np.broadcast_to(np.asarray(self.rate(t), dtype=np.float64), t.shape)
 
     def rate(self, t: np.ndarray) -> Any:
-        """Learning rate at step ``t`` (float64 array)."""
+        """Learning rate at each step; what a schedule of your own defines.
+
+        Parameters
+        ----------
+        t : ndarray of float64
+            Numbers of the steps, counted from 0, any shape.
+        """
         raise NotImplementedError
 
     def bind(self, steps_per_epoch: int) -> Schedule:
-        """The schedule in steps, where it was given in epochs."""
+        """The schedule in steps, where it was given in epochs.
+
+        Parameters
+        ----------
+        steps_per_epoch : int
+            Updates that make an epoch.
+        """
         del steps_per_epoch
         return self
 
@@ -517,6 +547,8 @@ class per_epoch(Schedule):
     ----------
     schedule : Schedule, str, float or callable
         Rates as a function of the epoch's number, counted from 0.
+    steps_per_epoch : int, default=0
+        Updates that make an epoch; 0: :func:`schuss.fit` fills it in.
 
     Examples
     --------
@@ -564,7 +596,33 @@ class _Function(Schedule):
 
 
 def get(value: Any) -> Schedule:
-    """Return the schedule that a number, a name, a text form or a function stands for."""
+    """Return the schedule that a number, a name, a text form or a function stands for.
+
+    Parameters
+    ----------
+    value : float, str, Schedule or callable
+        A constant rate > 0, a text form such as ``"cosine(0.1, steps=1000)"``, a schedule, or a
+        function from an array of step numbers to an array of rates.
+
+    Returns
+    -------
+    Schedule
+
+    Raises
+    ------
+    schuss.errors.InvalidArgument
+        If the number is not > 0, or the text cannot be read.
+    schuss.errors.InvalidType
+        If ``value`` is none of these.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> str(schuss.schedules.get(0.1))
+    'constant(lr=0.1)'
+    >>> schuss.schedules.get(lambda step: 1 / (1 + step))([0, 1, 3])
+    array([1.  , 0.5 , 0.25])
+    """
     if isinstance(value, (Schedule, type)):
         return SCHEDULES.get(value)
     if isinstance(value, str):

@@ -138,11 +138,50 @@ class Table(Generic[S]):
         return iter(self.rows.values())
 
     def names(self) -> list[str]:
-        """Names of all members, in table order."""
+        """Names of all members, in table order.
+
+        Returns
+        -------
+        list of str
+
+        Examples
+        --------
+        >>> import schuss
+        >>> schuss.losses.names()[:3], schuss.rules.names()
+        (['squared_error', 'mse', 'huber'], ['sgd', 'adam', 'adamw', 'adagrad'])
+        """
         return list(self.rows)
 
     def get(self, value: Any) -> S:
-        """Return the member that a name, a text form, a class or an instance stands for."""
+        """Return the member that a name, a text form, a class or an instance stands for.
+
+        Parameters
+        ----------
+        value : str, type or Spec
+            A name (``"huber"``), a text form (``"huber(epsilon=1.35)"``), a class of the family
+            (its defaults are taken), or an object of it (returned as it is).
+
+        Returns
+        -------
+        Spec
+            Of this table's family.
+
+        Raises
+        ------
+        schuss.errors.InvalidArgument
+            If the name is in no row (the nearest is suggested), the text cannot be read, or a
+            parameter is unknown or out of range.
+        schuss.errors.InvalidType
+            If ``value`` is none of these.
+
+        Examples
+        --------
+        >>> import schuss
+        >>> schuss.losses.get("huber(epsilon=2)")
+        schuss.losses.huber(epsilon=2.0)
+        >>> schuss.orders.get("blocks(rows=1024)").buffer
+        64
+        """
         if isinstance(value, self.base):
             return value
         if isinstance(value, type) and issubclass(value, self.base):
