@@ -98,7 +98,7 @@ class Visits:
     indices: Indices
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Order(Spec):
     """Base of all orders: a description of which row is visited when.
 

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Schedule(Spec):
     """Base of all schedules: call it with step numbers, get learning rates.
 

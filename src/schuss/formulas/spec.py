@@ -99,18 +99,16 @@ class Spec:
             return check_number(label, value, limits, integer=field.type == "int")
         return value
 
-    def _arguments(self) -> str:
+    def _arguments(self, form: Callable[[Any], str]) -> str:
         values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        return ", ".join(f"{name}={value!s}" for name, value in values)
+        return ", ".join(f"{name}={form(value)}" for name, value in values)
 
     def __str__(self) -> str:
-        arguments = self._arguments()
+        arguments = self._arguments(lambda v: str(v) if isinstance(v, Spec) else repr(v))
         return f"{self.name}({arguments})" if arguments else self.name
 
     def __repr__(self) -> str:
-        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        arguments = ", ".join(f"{name}={value!r}" for name, value in values)
-        return f"schuss.{self.family}.{self.name}({arguments})"
+        return f"schuss.{self.family}.{self.name}({self._arguments(repr)})"
 
 
 class Table(Generic[S]):
