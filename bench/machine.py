@@ -1,4 +1,4 @@
-"""What every benchmark here shares: data larger than the cache, the machine's ceilings, its name."""
+"""What every benchmark shares: data larger than the cache, the machine's ceilings and name."""
 
 from __future__ import annotations
 

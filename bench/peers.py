@@ -133,9 +133,7 @@ def rewrite_readme(record: dict[str, Any]) -> None:
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    README.write_text(
-        f"{before}{MARKS[0]}\n{table(record)}\n{MARKS[1]}{after}", encoding="utf-8"
-    )
+    README.write_text(f"{before}{MARKS[0]}\n{table(record)}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Types of the extension module; its kernels, one for each verb and dtype, are looked up by name."""
+"""Types of the extension module; its kernels, one a verb and dtype, are looked up by name."""
 
 from typing import Any
 

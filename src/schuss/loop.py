@@ -202,7 +202,9 @@ class Run:
         self.gradient_norm = float("nan")
         self.elapsed = 0.0  # seconds before this process took the run over
         self.recorded_at = (0, 0.0)  # samples and seconds at the last record
+        self.pending = False  # a row of the history is due at the state at hand
         self.stop_reason = ""
+        self.asked = _Asked()
 
     # ---- The loop ----
 
@@ -215,15 +217,16 @@ class Run:
         if self.progress:
             self.progress.start(plan.total_updates)
         try:
-            with _signals(terminate=self.checkpoint is not None) as asked:
-                while not self._finished(asked):
-                    self._advance()
-                    self._note(asked)
+            with _signals(self.asked, terminate=self.checkpoint is not None):
+                while not self._finished():
+                    if not self.pending:
+                        self._advance()
+                    self._note()
                 self._wind_up()
         finally:
             if self.progress:
                 self.progress.stop()
-        if asked.termination:
+        if self.asked.termination:
             os.kill(os.getpid(), signal.SIGTERM)
         if self.stop_reason == "interrupted":
             warnings.warn(
@@ -247,12 +250,14 @@ class Run:
         """Training time so far, that of the process before a resume included."""
         return self.elapsed + time.perf_counter() - self.began
 
-    def _finished(self, asked: _Asked) -> bool:
+    def _finished(self) -> bool:
         limits = self.plan.limits
         if self.stop_reason:
             return True
-        if asked.interrupt or asked.termination:
+        if self.asked.interrupt or self.asked.termination:
             self.stop_reason = "interrupted"
+        elif self.pending:
+            return False
         elif limits.updates is not None and self.state.step >= limits.updates:
             self.stop_reason = "updates"
         elif limits.updates is None and self.epoch >= limits.epochs:
@@ -274,10 +279,15 @@ class Run:
         if plan.average_from == state.step and state.average is None:
             state.average = np.zeros(state.theta.size)
         before = state.copy()
-        with np.errstate(all="ignore"):
-            loss, self.gradient_norm = plan.backend.descend(plan.problem, state, segment)
+        try:
+            with self.asked.may_raise(), np.errstate(all="ignore"):
+                loss, norm = plan.backend.descend(plan.problem, state, segment)
+        except KeyboardInterrupt:
+            self.state = before
+            return
         if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
             self._diverge(before, segment)
+        self.gradient_norm = norm
         self.learning_rate = float(segment.learning_rate[-1])
         self.loss_sum += loss
         self.loss_rows += segment.n_rows
@@ -285,6 +295,8 @@ class Run:
         self.step = stop
         if self.step == plan.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
+        every = plan.record_every
+        self.pending = state.step % every == 0 if every else self.step == 0
 
     def _segment_end(self) -> int:
         """Step of this epoch at which the segment that begins now ends."""
@@ -317,16 +329,14 @@ class Run:
 
     # ---- Records and stopping ----
 
-    def _note(self, asked: _Asked) -> None:
+    def _note(self) -> None:
         """What happens between segments."""
-        plan = self.plan
-        if plan.record_every:
-            due = self.state.step % plan.record_every == 0
-        else:
-            due = self.step == 0
-        if due:
-            self._record()
-            self._judge(asked)
+        if self.pending:
+            try:
+                self._record()
+            except KeyboardInterrupt:
+                return
+            self._judge()
         if self.progress:
             self._show()
         if self.checkpoint and self.checkpoint.due(
@@ -334,13 +344,18 @@ class Run:
         ):
             self._write()
 
-    def _record(self) -> None:
-        """Append a row to the history."""
+    def _record(self, evaluate: bool = True) -> None:
+        """Append a row to the history; without evaluating anything where time is short."""
         plan, theta = self.plan, self.theta
         running = self.loss_sum / self.loss_rows if self.loss_rows else float("nan")
-        loss, norm = running, self.gradient_norm
-        if plan.evaluate is not None:
-            loss, norm = plan.evaluate(theta)
+        loss, norm, validation = running, self.gradient_norm, float("nan")
+        if evaluate:
+            with self.asked.may_raise():
+                if plan.evaluate is not None:
+                    loss, norm = plan.evaluate(theta)
+                if plan.validate is not None:
+                    validation = plan.validate(theta)
+        self.pending = False
         seconds = self.seconds
         samples, since = self.samples - self.recorded_at[0], seconds - self.recorded_at[1]
         row = {
@@ -348,7 +363,7 @@ class Run:
             "updates": self.state.step,
             "samples": self.samples,
             "train_loss": loss,
-            "validation_loss": plan.validate(theta) if plan.validate else float("nan"),
+            "validation_loss": validation,
             "learning_rate": self.learning_rate,
             "grad_norm": norm,
             "seconds": seconds,
@@ -360,7 +375,7 @@ class Run:
         self.loss_sum, self.loss_rows = 0.0, 0
         self.recorded_at = (self.samples, self.seconds)
 
-    def _judge(self, asked: _Asked) -> None:
+    def _judge(self) -> None:
         """Stop if the newest row of the history, or a callback, says so."""
         row, limits = self.history.last, self.plan.limits
         watched = "validation_loss" if self.plan.validate else "train_loss"
@@ -376,7 +391,7 @@ class Run:
             try:
                 wishes = [callback(moment) for callback in self.callbacks]
             except KeyboardInterrupt:
-                asked.interrupt = True
+                self.asked.interrupt = True
                 return
             if any(wish is True for wish in wishes):
                 self.stop_reason = "callback"
@@ -401,9 +416,8 @@ class Run:
         unfinished = self.stop_reason == "interrupted"
         if self.checkpoint and unfinished:
             self._write()
-        if self.samples > self.recorded_at[0] or not len(self.history):
-            if self.samples:
-                self._record()
+        if self.samples > self.recorded_at[0]:
+            self._record(evaluate=not unfinished)
         if self.checkpoint and not unfinished:
             self._write()
 
@@ -437,13 +451,7 @@ class Run:
         while high - low > 1:
             middle = (low + high) // 2
             trial = state.copy()
-            piece = Segment(
-                segment.rows[low * plan.step_rows : middle * plan.step_rows],  # type: ignore[index]
-                segment.learning_rate[low:middle]
-                if segment.learning_rate.size > 1
-                else segment.learning_rate,
-                plan.step_rows,
-            )
+            piece = segment.steps(low, middle)
             with np.errstate(all="ignore"):
                 loss, _ = plan.backend.descend(plan.problem, trial, piece)
             if np.isfinite(loss) and np.isfinite(trial.theta).all():
@@ -467,6 +475,7 @@ class Run:
             "averaged": state.averaged,
             "epoch": self.epoch,
             "step": self.step,
+            "pending": self.pending,
             "samples": self.samples,
             "loss_sum": float(self.loss_sum),
             "loss_rows": self.loss_rows,
@@ -493,6 +502,7 @@ class Run:
         state.average = arrays.get("average")
         state.step, state.averaged = header["updates"], header["averaged"]
         self.epoch, self.step = header["epoch"], header["step"]
+        self.pending = header["pending"]
         self.samples = header["samples"]
         self.loss_sum, self.loss_rows = header["loss_sum"], header["loss_rows"]
         self.learning_rate = header["learning_rate"]
@@ -507,41 +517,51 @@ class Run:
             self.stop_reason = header["stop_reason"]
 
 
-@dataclasses.dataclass
 class _Asked:
-    """What signals have asked for."""
+    """What signals have asked for, and whether Ctrl-C may raise where the program stands."""
 
-    interrupt: bool = False
-    termination: bool = False
+    def __init__(self) -> None:
+        self.interrupt = False
+        self.termination = False
+        self.raising = False
+
+    @contextlib.contextmanager
+    def may_raise(self) -> Iterator[None]:
+        """A stretch that KeyboardInterrupt may end: the state before it is kept."""
+        self.raising = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupt = True
+            raise
+        finally:
+            self.raising = False
+
+    def on_interrupt(self, number: int, frame: Any) -> None:
+        """Ctrl-C: served now, or between segments; a second one ends whatever runs."""
+        if self.raising or self.interrupt:
+            raise KeyboardInterrupt
+        self.interrupt = True
+
+    def on_termination(self, number: int, frame: Any) -> None:
+        """SIGTERM: served between segments."""
+        self.termination = True
 
 
 @contextlib.contextmanager
-def _signals(terminate: bool) -> Iterator[_Asked]:
-    """Turn Ctrl-C, and SIGTERM where asked, into a request served between segments.
+def _signals(asked: _Asked, terminate: bool) -> Iterator[None]:
+    """Turn Ctrl-C, and SIGTERM where wanted, into requests that the loop serves.
 
-    Only in the main thread, and only in place of Python's own handlers; a second Ctrl-C raises
-    KeyboardInterrupt at once.
+    Only in the main thread, and only in place of Python's own handlers.
     """
-    asked = _Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
     replaced: dict[int, Any] = {}
-
-    def on_interrupt(number: int, frame: Any) -> None:
-        if asked.interrupt:
-            raise KeyboardInterrupt
-        asked.interrupt = True
-
-    def on_termination(number: int, frame: Any) -> None:
-        asked.termination = True
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        replaced[signal.SIGINT] = signal.signal(signal.SIGINT, on_interrupt)
-    if terminate:
-        replaced[signal.SIGTERM] = signal.signal(signal.SIGTERM, on_termination)
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            replaced[signal.SIGINT] = signal.signal(signal.SIGINT, asked.on_interrupt)
+        if terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            replaced[signal.SIGTERM] = signal.signal(signal.SIGTERM, asked.on_termination)
     try:
-        yield asked
+        yield
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)

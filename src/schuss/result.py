@@ -188,7 +188,8 @@ def _storable(classes: np.ndarray) -> np.ndarray:
     if all(isinstance(label, str) for label in classes):
         return classes.astype(str)
     raise InvalidArgument(
-        f"classes: labels of type {type(classes[0]).__name__} cannot be stored; use text or numbers."
+        f"classes: labels of type {type(classes[0]).__name__} cannot be stored; use text or "
+        "numbers."
     )
 
 

@@ -16,8 +16,15 @@ from schuss.backends.protocol import Rows
 from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
-from schuss.errors import DataError, InvalidArgument, InvalidType, NotYet, ScalingWarning
-from schuss.errors import SchussWarning, unknown_name
+from schuss.errors import (
+    DataError,
+    InvalidArgument,
+    InvalidType,
+    NotYet,
+    ScalingWarning,
+    SchussWarning,
+    unknown_name,
+)
 from schuss.formulas import losses, rules, schedules
 from schuss.formulas.bijection import index_dtype, permute, round_keys
 from schuss.formulas.losses import Loss
@@ -253,10 +260,12 @@ def fit(
         "seed": seed,
         "dtype": matrix.dtype.name,
         "backend": engine.name,
-        "validation": None if validation is None else held_out_label(validation),
+        "validation": "given" if isinstance(validation, (tuple, list)) else validation,
     }
+    held_data = validation_data(validation, held_out, problem, classes)
     if checkpoint is not None:
-        config = {**config, **checkpoint_facts(engine, problem, state.theta, checkpoint)}
+        facts = checkpoint_facts(engine, problem, held_data, state.theta, checkpoint)
+        config = {**config, **facts}
 
     def make_result(theta: np.ndarray, run: Run) -> Result:
         return Result(
@@ -287,7 +296,7 @@ def fit(
         average_from=check_average(average),
         evaluate=evaluator(evaluate, gtol, engine, problem, everywhere, the_rule),
         keep_running=evaluate == "both",
-        validate=validator(validation, held_out, engine, problem, classes),
+        validate=validator(engine, held_data),
         config=config,
         make_result=make_result,
         explain=explain,
@@ -353,13 +362,6 @@ def split(validation: Any, n: int, seed: int) -> tuple[np.ndarray | None, np.nda
     shuffled = permute(n, round_keys(seed, -1), 0, n)
     rows = shuffled.astype(index_dtype(n))
     return np.sort(rows[held:]), np.sort(rows[:held])
-
-
-def held_out_label(validation: Any) -> Any:
-    """How a checkpoint names the validation data."""
-    if isinstance(validation, (tuple, list)):
-        return fingerprint(*(np.ascontiguousarray(np.asarray(part)) for part in validation[:1]))
-    return float(validation)
 
 
 def check_batch_size(batch_size: int | str, n: int) -> int:
@@ -489,9 +491,7 @@ def starting_point(init: Any, n_features: int, dtype: np.dtype[Any]) -> np.ndarr
     if isinstance(init, Result):
         init = (init.coef, init.intercept)
     if not isinstance(init, (tuple, list)) or len(init) != 2:
-        raise InvalidType(
-            f"init={init!r}: expected a Result or a pair (coef, intercept)."
-        )
+        raise InvalidType(f"init={init!r}: expected a Result or a pair (coef, intercept).")
     coef = np.asarray(init[0], dtype=np.float64)
     if coef.shape != (n_features,):
         raise InvalidArgument(
@@ -601,22 +601,25 @@ def evaluator(
     return full
 
 
-def validator(
-    validation: Any,
-    held_out: np.ndarray | None,
-    engine: Backend,
-    problem: Problem,
-    classes: np.ndarray | None,
-) -> Callable[[np.ndarray], float] | None:
-    """Mean loss over the validation data."""
+def validation_data(
+    validation: Any, held_out: np.ndarray | None, problem: Problem, classes: np.ndarray | None
+) -> tuple[Problem, Rows] | None:
+    """The validation data and their rows."""
     if validation is None:
         return None
-    rows: Rows
     if held_out is not None:
-        data, rows = problem, held_out
-    else:
-        data = validation_problem(validation, problem, classes)
-        rows = (0, data.X.shape[0])
+        return problem, held_out
+    given = validation_problem(validation, problem, classes)
+    return given, (0, given.X.shape[0])
+
+
+def validator(
+    engine: Backend, held_data: tuple[Problem, Rows] | None
+) -> Callable[[np.ndarray], float] | None:
+    """Mean loss over the validation data."""
+    if held_data is None:
+        return None
+    data, rows = held_data
     n = rows[1] if isinstance(rows, tuple) else rows.size
 
     def validate(theta: np.ndarray) -> float:
@@ -646,7 +649,11 @@ def validation_problem(validation: Any, problem: Problem, classes: np.ndarray | 
 
 
 def checkpoint_facts(
-    engine: Backend, problem: Problem, theta: np.ndarray, checkpoint: Checkpoint
+    engine: Backend,
+    problem: Problem,
+    held_data: tuple[Problem, Rows] | None,
+    theta: np.ndarray,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """What else must agree for a resumed run to end with the same bits."""
     from schuss.data.container import check_writable
@@ -658,6 +665,9 @@ def checkpoint_facts(
         "data": fingerprint(problem.X, problem.y, problem.sample_weight),
         "start": fingerprint(theta),
     }
+    if held_data is not None and held_data[0] is not problem:
+        held = held_data[0]
+        facts["validation_data"] = fingerprint(held.X, held.y, held.sample_weight)
     if engine.name == "native":
         from schuss import _native
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from importlib import resources, util
 from typing import Any
 
@@ -140,7 +140,7 @@ def choose(
 
 
 def _automatic(loss: Loss | None, threads: int | None) -> Backend:
-    reasons = []
+    reasons: list[str] = []
     for name in ("native", "jit"):
         why = _WHY_NOT[name]()
         if why is None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from schuss.backends.protocol import TILE_ROWS, Problem, Rows, Segment, State
+from schuss.backends.protocol import TILE_ROWS, Problem, Rows, Segment, State, length, take
 from schuss.formulas import bijection
 from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
@@ -196,9 +196,7 @@ class CompiledBackend:
             total_loss += loss
         return total_loss, norm
 
-    def gradient(
-        self, problem: Problem, theta: np.ndarray, rows: Rows
-    ) -> tuple[float, np.ndarray]:
+    def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         """Summed weighted loss and gradient of the rows."""
         objective, total, loss = Objective(problem), np.zeros(theta.size), 0.0
         for slab in slabs(rows, problem.n_features):
@@ -253,18 +251,6 @@ class CompiledBackend:
 def plain_per_sample(state: State, segment: Segment) -> bool:
     """Whether the segment runs on the per-sample kernel."""
     return segment.batch_size == 1 and state.rule.formula == "sgd" and not state.clip_norm
-
-
-def length(rows: Rows) -> int:
-    """How many rows."""
-    return rows[1] if isinstance(rows, tuple) else int(rows.size)
-
-
-def take(rows: Rows, start: int, stop: int) -> Rows:
-    """A slice of the rows."""
-    if isinstance(rows, tuple):
-        return rows[0] + start, min(stop, rows[1]) - start
-    return rows[start:stop]
 
 
 def slabs(rows: Rows, n_features: int) -> list[Rows]:

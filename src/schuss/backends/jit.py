@@ -7,13 +7,14 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from schuss.backends.arguments import Data, Parameters, Updates, Visit
 from schuss.backends.compiled import Memory, Objective, Steps
 from schuss.backends.protocol import TILE_ROWS, Rows
 from schuss.errors import InvalidArgument
@@ -38,7 +39,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(
     values: tuple[Callable[..., Any], ...],
     slopes: tuple[Callable[..., Any], ...],
@@ -89,7 +90,7 @@ def _adapt(function: Callable[..., Any]) -> Callable[..., Any]:
     return adapted
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapted(functions: tuple[Callable[..., Any], ...]) -> tuple[Callable[..., Any], ...]:
     return tuple(_adapt(f) for f in functions)
 
@@ -115,35 +116,35 @@ class JitKernels:
         return _load(values, tuple(row.slope for row in rows), rules, True), number
 
     @staticmethod
-    def _data(o: Objective, number: int) -> tuple[Any, ...]:
-        parameters = o.loss_parameters.astype(o.X.dtype)
-        data = (_read_only(array) for array in (o.X, o.y, o.weight))
-        return *data, number, parameters, o.fit_intercept
+    def _data(o: Objective, number: int) -> Data:
+        X, y, weight = (_read_only(array) for array in (o.X, o.y, o.weight))
+        return Data(X, y, weight, number, o.loss_parameters.astype(X.dtype), o.fit_intercept)
 
     @staticmethod
-    def _rows(rows: Rows) -> tuple[np.ndarray, int, int]:
+    def _visit(rows: Rows) -> Visit:
         if isinstance(rows, tuple):
-            return _read_only(np.empty(0, np.int32)), *rows
-        return _read_only(rows), 0, int(rows.size)
+            return Visit(_read_only(np.empty(0, np.int32)), *rows)
+        return Visit(_read_only(rows), 0, int(rows.size))
 
     @staticmethod
     def _rule(rule: Rule) -> int:
         return list(FORMULAS).index(rule.formula)
 
+    def _updates(self, steps: Steps) -> Updates:
+        constants = _read_only(np.ascontiguousarray(steps.constants))
+        strengths = float(steps.l2), float(steps.l1), float(steps.clip_norm)
+        return Updates(self._rule(steps.rule), constants, *strengths)
+
+    @staticmethod
+    def _parameters(memory: Memory) -> Parameters:
+        return Parameters(memory.theta, memory.slots, memory.average, memory.averaged)
+
     def descend_samples(
         self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
     ) -> tuple[float, float, int]:
         kernels, number = self._kernels(objective.loss)
-        return kernels.descend_samples(
-            *self._data(objective, number),
-            *self._rows(rows),
-            _read_only(np.ascontiguousarray(steps.constants[:, 0])),
-            float(steps.l2),
-            float(steps.l1),
-            memory.theta,
-            memory.average,
-            memory.averaged,
-        )
+        data, parameters = self._data(objective, number), self._parameters(memory)
+        return kernels.descend_samples(data, self._visit(rows), self._updates(steps), parameters)
 
     def descend_batches(
         self,
@@ -155,20 +156,9 @@ class JitKernels:
         threads: int,
     ) -> tuple[float, float, int]:
         kernels, number = self._kernels(objective.loss)
-        return kernels.descend_batches(
-            *self._data(objective, number),
-            *self._rows(rows),
-            batch_size,
-            self._rule(steps.rule),
-            _read_only(np.ascontiguousarray(steps.constants)),
-            float(steps.l2),
-            float(steps.l1),
-            float(steps.clip_norm),
-            memory.theta,
-            memory.slots,
-            memory.average,
-            memory.averaged,
-        )
+        data, parameters = self._data(objective, number), self._parameters(memory)
+        visit, updates = self._visit(rows), self._updates(steps)
+        return kernels.descend_batches(data, visit, batch_size, updates, parameters)
 
     def add_gradient(
         self,
@@ -179,37 +169,25 @@ class JitKernels:
         threads: int,
     ) -> float:
         kernels, number = self._kernels(objective.loss)
-        data, order = self._data(objective, number), self._rows(rows)
-        return kernels.add_gradient(*data, *order, _read_only(theta), total)
+        data = self._data(objective, number)
+        return kernels.add_gradient(data, self._visit(rows), _read_only(theta), total)
 
     def finish_step(
         self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
     ) -> tuple[float, int]:
         kernels, _ = self._kernels(objective.loss)
-        return kernels.finish_step(
-            total,
-            count,
-            self._rule(steps.rule),
-            _read_only(np.ascontiguousarray(steps.constants)),
-            objective.fit_intercept,
-            float(steps.l2),
-            float(steps.l1),
-            float(steps.clip_norm),
-            memory.theta,
-            memory.slots,
-            memory.average,
-            memory.averaged,
-        )
+        updates, parameters = self._updates(steps), self._parameters(memory)
+        return kernels.finish_step(total, count, updates, objective.fit_intercept, parameters)
 
     def variance(
         self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
     ) -> tuple[float, float]:
         kernels, number = self._kernels(objective.loss)
-        data, order = self._data(objective, number), self._rows(rows)
-        return kernels.variance(*data, *order, _read_only(theta), gradient)
+        data = self._data(objective, number)
+        return kernels.variance(data, self._visit(rows), _read_only(theta), gradient)
 
     def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._kernels()[0].margin(_read_only(X), *self._rows(rows), _read_only(theta), out)
+        self._kernels()[0].margin(_read_only(X), self._visit(rows), _read_only(theta), out)
 
     def apply(
         self,
@@ -224,7 +202,7 @@ class JitKernels:
         for w, g, memory in zip(params, grads, slots, strict=True):
             flat = [s.reshape(-1) for s in memory] + [np.empty(0, w.dtype)] * (2 - len(memory))
             g = _read_only(g.reshape(-1))
-            kernel(w.reshape(-1), g, *flat, self._rule(rule), constants, float(decay))
+            kernel(w.reshape(-1), g, tuple(flat), self._rule(rule), constants, float(decay))
 
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         kernel = self._kernels()[0].reduce

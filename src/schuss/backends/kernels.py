@@ -17,11 +17,12 @@ from numba import njit
 
 from schuss.backends.protocol import TILE_ROWS
 from schuss.formulas.bijection import ROUNDS
-from schuss.formulas.penalties import shrink_towards_zero as _shrink
+from schuss.formulas.penalties import shrink_towards_zero
 
-FORMULAS: dict[str, Any]
-DIGEST: str
-CACHE: bool
+# Set by the loader before this module runs.
+FORMULAS: dict[str, list[Callable[..., Any]]] = globals()["FORMULAS"]
+DIGEST: str = globals()["DIGEST"]
+CACHE: bool = globals()["CACHE"]
 
 # Sums may be reordered; NaN and infinity keep their meaning, and x / 0 is one of them.
 FAST: dict[str, Any] = {
@@ -29,56 +30,32 @@ FAST: dict[str, Any] = {
     "error_model": "numpy",
 }
 
-soften = njit(_shrink)
-
 
 def _select(functions: list[Callable[..., Any]]) -> Callable[..., Any]:
-    """One function of (which, a, b, c) that runs the chosen one."""
+    """One function of (which, *arguments) that runs the chosen one."""
     head = njit(functions[0], **FAST)
     if len(functions) == 1:
 
         @njit(**FAST)
-        def last(which, a, b, c):  # type: ignore[no-untyped-def]
-            return head(a, b, c)
+        def last(which, *arguments):  # type: ignore[no-untyped-def]
+            return head(*arguments)
 
         return last
     tail = _select(functions[1:])
 
     @njit(**FAST)
-    def chosen(which, a, b, c):  # type: ignore[no-untyped-def]
+    def chosen(which, *arguments):  # type: ignore[no-untyped-def]
         if which == 0:
-            return head(a, b, c)
-        return tail(which - 1, a, b, c)
+            return head(*arguments)
+        return tail(which - 1, *arguments)
 
     return chosen
 
 
 value_of = _select(FORMULAS["values"])
 slope_of = _select(FORMULAS["slopes"])
-
-
-def _select_rule(functions: list[Callable[..., Any]]) -> Callable[..., Any]:
-    """One function of (which, w, g, a, b, c) that runs the chosen rule."""
-    head = njit(functions[0], **FAST)
-    if len(functions) == 1:
-
-        @njit(**FAST)
-        def last(which, w, g, a, b, c):  # type: ignore[no-untyped-def]
-            return head(w, g, a, b, c)
-
-        return last
-    tail = _select_rule(functions[1:])
-
-    @njit(**FAST)
-    def chosen(which, w, g, a, b, c):  # type: ignore[no-untyped-def]
-        if which == 0:
-            return head(w, g, a, b, c)
-        return tail(which - 1, w, g, a, b, c)
-
-    return chosen
-
-
-update_of = _select_rule(FORMULAS["rules"])
+update_of = _select(FORMULAS["rules"])
+soften = njit(shrink_towards_zero, **FAST)
 
 
 def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
@@ -92,8 +69,18 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
     return njit(function, nogil=True, **FAST)
 
 
+# ---- Shared primitives ---------------------------------------------------------------------------
+
+
+@njit(**FAST)
+def row_of(visit, s):  # type: ignore[no-untyped-def]
+    """Row at place ``s`` of a visit."""
+    return visit.rows[s] if visit.rows.size else visit.start + s
+
+
 @njit(**FAST)
 def dot(x, w, d):  # type: ignore[no-untyped-def]
+    """Sum of products over ``d`` elements."""
     total = x.dtype.type(0)
     for j in range(d):
         total += x[j] * w[j]
@@ -101,45 +88,55 @@ def dot(x, w, d):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
+def weigh(data, i, margin):  # type: ignore[no-untyped-def]
+    """Weighted loss (float64) and weighted slope (X's dtype) of one sample."""
+    T = data.X.dtype.type
+    weight = data.weight[i] if data.weight.size else T(1)
+    value = weight * value_of(data.loss, margin, data.y[i], data.p)
+    return float(value), T(weight * slope_of(data.loss, margin, data.y[i], data.p))
+
+
+@njit(**FAST)
 def add_to_average(average, averaged, theta):  # type: ignore[no-untyped-def]
+    """One iterate into the running mean of ``averaged`` iterates, itself among them."""
     part = 1.0 / averaged
     for j in range(theta.size):
         average[j] += (theta[j] - average[j]) * part
 
 
+# ---- Per-sample descent --------------------------------------------------------------------------
+
+
 def _descend_samples(digest: str) -> Callable[..., Any]:
-    def descend_samples(  # type: ignore[no-untyped-def]
-        X, y, weight, loss, p, fit_intercept, rows, start, count, rates, l2, l1, theta, average, averaged
-    ):
+    def descend_samples(data, visit, updates, parameters):  # type: ignore[no-untyped-def]
         _ = digest
+        X, theta, average = data.X, parameters.theta, parameters.average
+        averaged = parameters.averaged
         d = X.shape[1]
         T = X.dtype.type
+        w, b = theta[:d], theta[d]
         total = norm = 0.0
-        w = theta[:d]
-        b = theta[d]
-        for s in range(count):
-            i = rows[s] if rows.size else start + s
+        for s in range(visit.n_rows):
+            i = row_of(visit, s)
             x = X[i]
-            margin = dot(x, w, d) + b
-            scale = weight[i] if weight.size else T(1)
-            slope = T(scale * slope_of(loss, margin, y[i], p))
-            total += scale * value_of(loss, margin, y[i], p)
-            if s == count - 1:
+            value, slope = weigh(data, i, dot(x, w, d) + b)
+            total += value
+            if s == visit.n_rows - 1:
                 for j in range(d):
-                    g = float(slope * x[j]) + l2 * w[j]
+                    g = float(slope * x[j]) + updates.l2 * w[j]
                     norm += g * g
-                if fit_intercept:
+                if data.fit_intercept:
                     norm += float(slope) * slope
-            rate = rates[s] if rates.size > 1 else rates[0]
-            keep = T(1.0 - rate * l2)
+            rate = updates.constants[s if updates.constants.shape[0] > 1 else 0, 0]
+            keep = T(1.0 - rate * updates.l2)
             step = T(rate) * slope
             for j in range(d):
                 w[j] = keep * w[j] - step * x[j]
-            if l1 > 0:
-                amount = T(rate * l1)
+            if updates.l1 > 0:
+                amount = T(rate * updates.l1)
                 for j in range(d):
                     w[j] = soften(w[j], amount)
-            if fit_intercept:
+            if data.fit_intercept:
                 b -= step
             if average.size:
                 theta[d] = b
@@ -151,66 +148,73 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
     return descend_samples
 
 
+# ---- Gradient ------------------------------------------------------------------------------------
+
+
 @njit(**FAST)
-def tile_gradient(  # type: ignore[no-untyped-def]
-    X, y, weight, loss, p, fit_intercept, rows, begin, end, w, gradient
-):
-    """Sum of the gradients of rows begin <= s < end; four rows share a pass over the gradient."""
+def add_row(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
+    """Add one row's gradient; return its loss and slope."""
+    d = data.X.shape[1]
+    i = row_of(visit, s)
+    x = data.X[i]
+    value, slope = weigh(data, i, dot(x, w, d) + w[d])
+    for j in range(d):
+        gradient[j] += slope * x[j]
+    return value, slope
+
+
+@njit(**FAST)
+def add_four_rows(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
+    """Add four rows' gradients in one pass; return their summed loss and slope."""
+    X = data.X
     d = X.shape[1]
-    T = X.dtype.type
+    i0, i1 = row_of(visit, s), row_of(visit, s + 1)
+    i2, i3 = row_of(visit, s + 2), row_of(visit, s + 3)
+    x0, x1, x2, x3 = X[i0], X[i1], X[i2], X[i3]
+    m0 = m1 = m2 = m3 = w[d]
+    for j in range(d):
+        m0 += x0[j] * w[j]
+        m1 += x1[j] * w[j]
+        m2 += x2[j] * w[j]
+        m3 += x3[j] * w[j]
+    v0, s0 = weigh(data, i0, m0)
+    v1, s1 = weigh(data, i1, m1)
+    v2, s2 = weigh(data, i2, m2)
+    v3, s3 = weigh(data, i3, m3)
+    for j in range(d):
+        gradient[j] += (s0 * x0[j] + s1 * x1[j]) + (s2 * x2[j] + s3 * x3[j])
+    return v0 + v1 + v2 + v3, ((s0 + s1) + s2) + s3
+
+
+@njit(**FAST)
+def tile_gradient(data, visit, begin, end, w, gradient):  # type: ignore[no-untyped-def]
+    """Sum of the gradients of places begin <= s < end in X's dtype; return the summed loss."""
     total = 0.0
-    bias = T(0)
+    bias = data.X.dtype.type(0)
     gradient[:] = 0
-    slope = np.empty(4, X.dtype)
     s = begin
+    while s + 4 <= end:
+        value, slope = add_four_rows(data, visit, s, w, gradient)
+        total += value
+        bias += slope
+        s += 4
     while s < end:
-        four = s + 4 <= end
-        i0 = rows[s] if rows.size else s
-        i1 = (rows[s + 1] if rows.size else s + 1) if four else i0
-        i2 = (rows[s + 2] if rows.size else s + 2) if four else i0
-        i3 = (rows[s + 3] if rows.size else s + 3) if four else i0
-        x0, x1, x2, x3 = X[i0], X[i1], X[i2], X[i3]
-        if four:
-            m0, m1, m2, m3 = w[d], w[d], w[d], w[d]
-            for j in range(d):
-                m0 += x0[j] * w[j]
-                m1 += x1[j] * w[j]
-                m2 += x2[j] * w[j]
-                m3 += x3[j] * w[j]
-        else:
-            m0 = m1 = m2 = m3 = dot(x0, w, d) + w[d]
-        rows_here = 4 if four else 1
-        for k in range(rows_here):
-            i = (i0, i1, i2, i3)[k]
-            margin = (m0, m1, m2, m3)[k]
-            scale = weight[i] if weight.size else T(1)
-            slope[k] = scale * slope_of(loss, margin, y[i], p)
-            total += scale * value_of(loss, margin, y[i], p)
-            bias += slope[k]
-        if four:
-            s0, s1, s2, s3 = slope[0], slope[1], slope[2], slope[3]
-            for j in range(d):
-                gradient[j] += (s0 * x0[j] + s1 * x1[j]) + (s2 * x2[j] + s3 * x3[j])
-        else:
-            s0 = slope[0]
-            for j in range(d):
-                gradient[j] += s0 * x0[j]
-        s += rows_here
-    gradient[d] = bias if fit_intercept else T(0)
+        value, slope = add_row(data, visit, s, w, gradient)
+        total += value
+        bias += slope
+        s += 1
+    if data.fit_intercept:
+        gradient[-1] = bias
     return total
 
 
 @njit(**FAST)
-def sum_gradient(  # type: ignore[no-untyped-def]
-    X, y, weight, loss, p, fit_intercept, rows, begin, end, theta, partial, total
-):
-    """Add the summed gradient to ``total``, tile after tile; return the summed loss."""
+def sum_gradient(data, visit, begin, end, theta, partial, total):  # type: ignore[no-untyped-def]
+    """Add the gradient of begin <= s < end to ``total``, tile after tile; return the loss."""
     summed = 0.0
     while begin < end:
         stop = min(begin + TILE_ROWS, end)
-        summed += tile_gradient(
-            X, y, weight, loss, p, fit_intercept, rows, begin, stop, theta, partial
-        )
+        summed += tile_gradient(data, visit, begin, stop, theta, partial)
         for j in range(theta.size):
             total[j] += partial[j]
         begin = stop
@@ -218,123 +222,30 @@ def sum_gradient(  # type: ignore[no-untyped-def]
 
 
 def _add_gradient(digest: str) -> Callable[..., Any]:
-    def add_gradient(  # type: ignore[no-untyped-def]
-        X, y, weight, loss, p, fit_intercept, rows, start, count, theta, total
-    ):
+    def add_gradient(data, visit, theta, total):  # type: ignore[no-untyped-def]
         _ = digest
-        partial = np.empty(theta.size, X.dtype)
-        return sum_gradient(
-            X, y, weight, loss, p, fit_intercept, rows, start, start + count, theta, partial, total
-        )
+        partial = np.empty(theta.size, data.X.dtype)
+        return sum_gradient(data, visit, 0, visit.n_rows, theta, partial, total)
 
     return add_gradient
 
 
-@njit(**FAST)
-def finish(  # type: ignore[no-untyped-def]
-    total, count, rule, constants, fit_intercept, l2, l1, clip_norm, theta, slots, average, averaged
-):
-    """Turn a summed gradient into one update; return its norm and the count of averaged iterates."""
-    d = theta.size - 1
-    T = theta.dtype.type
-    mean = 1.0 / count
-    norm = 0.0
-    for j in range(d):
-        g = total[j] * mean + l2 * theta[j]
-        norm += g * g
-    norm = np.sqrt(norm + (total[d] * mean) ** 2)
-    factor = clip_norm / norm if clip_norm > 0 and norm > clip_norm else 1.0
-    scale = mean * factor
-    decay = T(l2 * factor)
-    c = constants.astype(theta.dtype)
-    n_slots = slots.shape[0]
-    none = T(0)
-    width = d + 1 if fit_intercept else d
-    for j in range(width):
-        g = T(total[j] * scale)
-        if j < d:
-            g += decay * theta[j]
-        elif c.size > 1:
-            c[1] = 1
-        a = slots[0, j] if n_slots > 0 else none
-        b = slots[1, j] if n_slots > 1 else none
-        w, a_new, b_new = update_of(rule, theta[j], g, a, b, c)
-        if l1 > 0 and j < d:
-            w = soften(T(w), T(constants[0] * l1))
-        theta[j] = w
-        if n_slots > 0:
-            slots[0, j] = a_new
-        if n_slots > 1:
-            slots[1, j] = b_new
-    if average.size:
-        averaged += 1
-        add_to_average(average, averaged, theta)
-    return norm, averaged
-
-
-def _finish_step(digest: str) -> Callable[..., Any]:
-    def finish_step(  # type: ignore[no-untyped-def]
-        total, count, rule, constants, fit_intercept, l2, l1, clip_norm, theta, slots, average, averaged
-    ):
-        _ = digest
-        return finish(
-            total, count, rule, constants[0], fit_intercept, l2, l1, clip_norm, theta, slots,
-            average, averaged,
-        )
-
-    return finish_step
-
-
-def _descend_batches(digest: str) -> Callable[..., Any]:
-    def descend_batches(  # type: ignore[no-untyped-def]
-        X, y, weight, loss, p, fit_intercept, rows, start, count, batch_size,
-        rule, constants, l2, l1, clip_norm, theta, slots, average, averaged,
-    ):
-        _ = digest
-        summed = norm = 0.0
-        partial = np.empty(theta.size, X.dtype)
-        total = np.empty(theta.size, np.float64)
-        step = 0
-        end = start + count
-        begin = start
-        while begin < end:
-            stop = min(begin + batch_size, end)
-            total[:] = 0
-            summed += sum_gradient(
-                X, y, weight, loss, p, fit_intercept, rows, begin, stop, theta, partial, total
-            )
-            c = constants[step if constants.shape[0] > 1 else 0]
-            norm, averaged = finish(
-                total, stop - begin, rule, c, fit_intercept, l2, l1, clip_norm, theta, slots,
-                average, averaged,
-            )
-            begin = stop
-            step += 1
-        return summed, norm, averaged
-
-    return descend_batches
-
-
 def _variance(digest: str) -> Callable[..., Any]:
-    def variance(  # type: ignore[no-untyped-def]
-        X, y, weight, loss, p, fit_intercept, rows, start, count, theta, gradient
-    ):
+    def variance(data, visit, theta, gradient):  # type: ignore[no-untyped-def]
         _ = digest
-        d = X.shape[1]
-        T = X.dtype.type
+        d = data.X.shape[1]
         summed = second = 0.0
-        for s in range(count):
-            i = rows[s] if rows.size else start + s
-            x = X[i]
-            margin = dot(x, theta, d) + theta[d]
-            scale = weight[i] if weight.size else T(1)
-            slope = float(T(scale * slope_of(loss, margin, y[i], p)))
-            summed += scale * value_of(loss, margin, y[i], p)
-            norm = 1.0 if fit_intercept else 0.0
+        for s in range(visit.n_rows):
+            i = row_of(visit, s)
+            x = data.X[i]
+            value, narrow = weigh(data, i, dot(x, theta, d) + theta[d])
+            slope = float(narrow)
+            summed += value
+            norm = 1.0 if data.fit_intercept else 0.0
             for j in range(d):
                 norm += float(x[j]) * x[j]
                 gradient[j] += slope * x[j]
-            if fit_intercept:
+            if data.fit_intercept:
                 gradient[d] += slope
             second += slope * slope * norm
         return summed, second
@@ -342,32 +253,119 @@ def _variance(digest: str) -> Callable[..., Any]:
     return variance
 
 
+# ---- Mini-batch descent --------------------------------------------------------------------------
+
+
+@njit(**FAST)
+def update_one(rule, theta, slots, j, g, c):  # type: ignore[no-untyped-def]
+    """Run the rule on weight ``j`` and its slots; return the new weight."""
+    none = theta.dtype.type(0)
+    n_slots = slots.shape[0]
+    a = slots[0, j] if n_slots > 0 else none
+    b = slots[1, j] if n_slots > 1 else none
+    w, a, b = update_of(rule, theta[j], g, a, b, c)
+    if n_slots > 0:
+        slots[0, j] = a
+    if n_slots > 1:
+        slots[1, j] = b
+    theta[j] = w
+
+
+@njit(**FAST)
+def finish(total, count, updates, step, fit_intercept, parameters, averaged):  # type: ignore[no-untyped-def]
+    """Turn a summed gradient into one update; return its norm before clipping."""
+    theta, slots = parameters.theta, parameters.slots
+    d = theta.size - 1
+    T = theta.dtype.type
+    mean = 1.0 / count
+    norm = (total[d] * mean) ** 2
+    for j in range(d):
+        g = total[j] * mean + updates.l2 * theta[j]
+        norm += g * g
+    norm = np.sqrt(norm)
+    factor = updates.clip_norm / norm if 0 < updates.clip_norm < norm else 1.0
+    scale = mean * factor
+    decay = T(updates.l2 * factor)
+    constants = updates.constants[step if updates.constants.shape[0] > 1 else 0]
+    c = constants.astype(theta.dtype)
+    for j in range(d):
+        update_one(updates.rule, theta, slots, j, T(total[j] * scale) + decay * theta[j], c)
+    if updates.l1 > 0:
+        amount = T(constants[0] * updates.l1)
+        for j in range(d):
+            theta[j] = soften(theta[j], amount)
+    if fit_intercept:
+        if c.size > 1:
+            c[1] = 1  # the intercept does not decay
+        update_one(updates.rule, theta, slots, d, T(total[d] * scale), c)
+    if parameters.average.size:
+        add_to_average(parameters.average, averaged + 1, theta)
+    return norm
+
+
+def _finish_step(digest: str) -> Callable[..., Any]:
+    def finish_step(total, count, updates, fit_intercept, parameters):  # type: ignore[no-untyped-def]
+        _ = digest
+        averaged = parameters.averaged
+        norm = finish(total, count, updates, 0, fit_intercept, parameters, averaged)
+        return norm, averaged + (1 if parameters.average.size else 0)
+
+    return finish_step
+
+
+def _descend_batches(digest: str) -> Callable[..., Any]:
+    def descend_batches(data, visit, batch_size, updates, parameters):  # type: ignore[no-untyped-def]
+        _ = digest
+        theta = parameters.theta
+        averaged = parameters.averaged
+        partial = np.empty(theta.size, data.X.dtype)
+        total = np.empty(theta.size, np.float64)
+        summed = norm = 0.0
+        step = begin = 0
+        while begin < visit.n_rows:
+            stop = min(begin + batch_size, visit.n_rows)
+            total[:] = 0
+            summed += sum_gradient(data, visit, begin, stop, theta, partial, total)
+            fit_intercept = data.fit_intercept
+            norm = finish(total, stop - begin, updates, step, fit_intercept, parameters, averaged)
+            if parameters.average.size:
+                averaged += 1
+            begin = stop
+            step += 1
+        return summed, norm, averaged
+
+    return descend_batches
+
+
+# ---- The other verbs -----------------------------------------------------------------------------
+
+
 def _margin(digest: str) -> Callable[..., Any]:
-    def margin(X, rows, start, count, theta, out):  # type: ignore[no-untyped-def]
+    def margin(X, visit, theta, out):  # type: ignore[no-untyped-def]
         _ = digest
         d = X.shape[1]
-        for s in range(count):
-            out[s] = dot(X[rows[s] if rows.size else start + s], theta, d) + theta[d]
+        for s in range(visit.n_rows):
+            out[s] = dot(X[row_of(visit, s)], theta, d) + theta[d]
 
     return margin
 
 
 def _apply(digest: str) -> Callable[..., Any]:
-    def apply(param, gradient, first, second, rule, constants, decay):  # type: ignore[no-untyped-def]
+    def apply(param, gradient, slots, rule, constants, decay):  # type: ignore[no-untyped-def]
         _ = digest
         T = param.dtype.type
         c = constants.astype(param.dtype)
-        l2 = T(decay)
         none = T(0)
         for j in range(param.size):
-            a = first[j] if first.size else none
-            b = second[j] if second.size else none
-            w, a_new, b_new = update_of(rule, param[j], gradient[j] + l2 * param[j], a, b, c)
+            g = gradient[j] + T(decay) * param[j]
+            a = slots[0][j] if slots[0].size else none
+            b = slots[1][j] if slots[1].size else none
+            w, a, b = update_of(rule, param[j], g, a, b, c)
             param[j] = w
-            if first.size:
-                first[j] = a_new
-            if second.size:
-                second[j] = b_new
+            if slots[0].size:
+                slots[0][j] = a
+            if slots[1].size:
+                slots[1][j] = b
 
     return apply
 

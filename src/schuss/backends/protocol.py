@@ -126,11 +126,31 @@ class Segment:
 
     @property
     def n_rows(self) -> int:
-        return self.rows[1] if isinstance(self.rows, tuple) else int(self.rows.size)
+        return length(self.rows)
 
     @property
     def n_steps(self) -> int:
         return -(-self.n_rows // self.batch_size)
+
+    def steps(self, first: int, last: int) -> Segment:
+        """The steps first <= k < last, as a segment of their own."""
+        rates = self.learning_rate
+        if rates.size > 1:
+            rates = rates[first:last]
+        rows = take(self.rows, first * self.batch_size, last * self.batch_size)
+        return Segment(rows, rates, self.batch_size)
+
+
+def length(rows: Rows) -> int:
+    """How many rows."""
+    return rows[1] if isinstance(rows, tuple) else int(rows.size)
+
+
+def take(rows: Rows, start: int, stop: int) -> Rows:
+    """The rows at places start <= p < stop."""
+    if isinstance(rows, tuple):
+        return rows[0] + start, min(stop, rows[1]) - start
+    return rows[start:stop]
 
 
 class Backend(Protocol):
@@ -151,9 +171,7 @@ class Backend(Protocol):
         the norm of the last step's gradient, before clipping.
         """
 
-    def gradient(
-        self, problem: Problem, theta: np.ndarray, rows: Rows
-    ) -> tuple[float, np.ndarray]:
+    def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         """Summed weighted loss and its gradient, float64 of shape (n_features + 1,)."""
 
     def apply(

@@ -38,9 +38,7 @@ class ReferenceBackend:
             total += loss
         return total, norm
 
-    def gradient(
-        self, problem: Problem, theta: np.ndarray, rows: Rows
-    ) -> tuple[float, np.ndarray]:
+    def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         with quiet():
             value, slope, Xb = samples(problem, theta, rows)
             total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)

@@ -81,7 +81,7 @@ def _numeric(array: np.ndarray, name: str, dtype: np.dtype[Any] | None) -> np.nd
             ready = np.require(array, dtype, ["C", "A"])
     else:
         ready = np.require(array, dtype, ["C", "A"])
-    if not np.shares_memory(ready, array, max_work=1) and array.size:
+    if not np.may_share_memory(ready, array) and array.size:
         log.debug("%s: copied once to a C-contiguous array of %s", name, dtype)
     return ready
 
@@ -111,7 +111,8 @@ def as_matrix(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> np
     if array.ndim != 2:
         hint = f"; for a single column pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
         raise DataError(
-            f"{name}: expected two dimensions (n_samples, n_features), got shape {array.shape}{hint}."
+            f"{name}: expected two dimensions (n_samples, n_features), got shape {array.shape}"
+            f"{hint}."
         )
     if 0 in array.shape:
         what = "rows" if array.shape[0] == 0 else "columns"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -129,7 +129,11 @@ class Order(Spec):
 ORDERS: Table[Order] = Table("order", Order)
 
 
-def row(cls: type[Any]) -> Any:
+R = TypeVar("R", bound=Order)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(parameter, dataclasses.field))
+def row(cls: type[R]) -> type[R]:
     """Make a class a row of the table of orders."""
     return ORDERS.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
 
@@ -346,8 +350,8 @@ class blocks(Order):
     True
     """
 
-    rows: int = parameter(4096, at_least=1)
-    buffer: int = parameter(64, at_least=1)
+    rows: int = parameter(default=4096, at_least=1)
+    buffer: int = parameter(default=64, at_least=1)
 
     def bind(self, facts: Facts) -> Visits:
         size = min(self.rows, facts.n)

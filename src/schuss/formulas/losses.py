@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -131,7 +131,11 @@ class Loss(Spec):
 LOSSES: Table[Loss] = Table("loss", Loss)
 
 
-def row(cls: type[Any]) -> Any:
+R = TypeVar("R", bound=Loss)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(parameter, dataclasses.field))
+def row(cls: type[R]) -> type[R]:
     """Make a class a row of the table of losses."""
     return LOSSES.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
 
@@ -202,7 +206,7 @@ class huber(Loss):
     array([0.125, 2.5  ])
     """
 
-    epsilon: float = parameter(1.35, over=0)
+    epsilon: float = parameter(default=1.35, over=0)
 
     @staticmethod
     def value(margin, y, p):  # type: ignore[no-untyped-def]
@@ -235,7 +239,7 @@ class epsilon_insensitive(Loss):
     array([0. , 1.5])
     """
 
-    epsilon: float = parameter(0.1, at_least=0)
+    epsilon: float = parameter(default=0.1, at_least=0)
 
     @staticmethod
     def value(margin, y, p):  # type: ignore[no-untyped-def]
@@ -267,7 +271,7 @@ class squared_epsilon_insensitive(Loss):
     array([0., 4.])
     """
 
-    epsilon: float = parameter(0.1, at_least=0)
+    epsilon: float = parameter(default=0.1, at_least=0)
     curvature = 2.0
 
     @staticmethod
@@ -441,7 +445,7 @@ class quantile(Loss):
     array([0.75, 0.25])
     """
 
-    q: float = parameter(0.5, over=0, under=1)
+    q: float = parameter(default=0.5, over=0, under=1)
 
     @staticmethod
     def value(margin, y, p):  # type: ignore[no-untyped-def]

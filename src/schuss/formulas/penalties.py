@@ -15,12 +15,12 @@ __all__ = ["Penalty", "shrink_towards_zero"]
 
 @dataclass(frozen=True)
 class Penalty:
-    """Strengths of the two parts.
+    r"""Strengths of the two parts.
 
     Attributes
     ----------
     l2, l1 : float
-        Factors of :math:`\\tfrac12\\|w\\|^2` and of :math:`\\|w\\|_1`; >= 0.
+        Factors of :math:`\tfrac12\|w\|^2` and of :math:`\|w\|_1`; >= 0.
     """
 
     l2: float = 0.0

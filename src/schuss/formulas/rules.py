@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -83,7 +83,11 @@ RULES: Table[Rule] = Table("rule", Rule)
 FORMULAS: dict[str, Callable[..., Any]] = {}
 
 
-def row(cls: type[Any]) -> Any:
+R = TypeVar("R", bound=Rule)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(parameter, dataclasses.field))
+def row(cls: type[R]) -> type[R]:
     """Make a class a row of the table of rules."""
     made = RULES.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
     FORMULAS.setdefault(made.__name__, made.update)
@@ -137,10 +141,10 @@ class sgd(Rule):
     'momentum'
     """
 
-    momentum: float = parameter(0.0, at_least=0, under=1)
-    dampening: float = parameter(0.0, at_least=0, at_most=1)
+    momentum: float = parameter(default=0.0, at_least=0, under=1)
+    dampening: float = parameter(default=0.0, at_least=0, at_most=1)
     nesterov: bool = False
-    weight_decay: float = parameter(0.0, at_least=0)
+    weight_decay: float = parameter(default=0.0, at_least=0)
     proximal = True
 
     def __post_init__(self) -> None:
@@ -185,7 +189,7 @@ def moments(w, g, a, b, c):  # type: ignore[no-untyped-def]
 @dataclasses.dataclass(frozen=True, repr=False)
 class _Adam(Rule):
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = parameter(1e-8, over=0)
+    eps: float = parameter(default=1e-8, over=0)
 
     slots = (0.0, 0.0)
     default_learning_rate = 0.01
@@ -248,7 +252,7 @@ class adam(_Adam):
     (0.8, 0.99)
     """
 
-    weight_decay: float = parameter(0.0, at_least=0)
+    weight_decay: float = parameter(default=0.0, at_least=0)
 
     @property
     def coupled_decay(self) -> float:
@@ -279,7 +283,7 @@ class adamw(_Adam):
     0.1
     """
 
-    weight_decay: float = parameter(0.01, at_least=0)
+    weight_decay: float = parameter(default=0.01, at_least=0)
 
     def _shrink(self, lr: np.ndarray) -> Any:
         return 1.0 - lr * self.weight_decay
@@ -314,10 +318,10 @@ class adagrad(Rule):
     (0.1,)
     """
 
-    lr_decay: float = parameter(0.0, at_least=0)
-    weight_decay: float = parameter(0.0, at_least=0)
-    initial_accumulator_value: float = parameter(0.0, at_least=0)
-    eps: float = parameter(1e-10, over=0)
+    lr_decay: float = parameter(default=0.0, at_least=0)
+    weight_decay: float = parameter(default=0.0, at_least=0)
+    initial_accumulator_value: float = parameter(default=0.0, at_least=0)
+    eps: float = parameter(default=1e-10, over=0)
 
     default_learning_rate = 0.1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -98,7 +98,11 @@ class Schedule(Spec):
 SCHEDULES: Table[Schedule] = Table("learning_rate", Schedule)
 
 
-def row(cls: type[Any]) -> Any:
+R = TypeVar("R", bound=Schedule)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(parameter, dataclasses.field))
+def row(cls: type[R]) -> type[R]:
     """Make a class a row of the table of schedules."""
     return SCHEDULES.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
 
@@ -151,7 +155,7 @@ class step_decay(Schedule):
 
     lr: float = parameter(over=0)
     every: int = parameter(at_least=1)
-    factor: float = parameter(0.1, over=0, at_most=1)
+    factor: float = parameter(default=0.1, over=0, at_most=1)
 
     def rate(self, t: np.ndarray) -> Any:
         return self.lr * self.factor ** np.floor(t / self.every)
@@ -179,7 +183,7 @@ class exponential(Schedule):
 
     lr: float = parameter(over=0)
     factor: float = parameter(over=0, at_most=1)
-    steps: int = parameter(1, at_least=1)
+    steps: int = parameter(default=1, at_least=1)
 
     def rate(self, t: np.ndarray) -> Any:
         return self.lr * self.factor ** (t / self.steps)
@@ -236,7 +240,7 @@ class inverse_sqrt(Schedule):
     """
 
     lr: float = parameter(over=0)
-    timescale: float = parameter(1.0, over=0)
+    timescale: float = parameter(default=1.0, over=0)
 
     def rate(self, t: np.ndarray) -> Any:
         return self.lr * np.sqrt(self.timescale / (self.timescale + t))
@@ -267,7 +271,7 @@ class power(Schedule):
     """
 
     lr: float = parameter(over=0)
-    exponent: float = parameter(0.75, at_least=0)
+    exponent: float = parameter(default=0.75, at_least=0)
 
     def rate(self, t: np.ndarray) -> Any:
         return self.lr / (1 + t) ** self.exponent
@@ -291,8 +295,8 @@ class invscaling(Schedule):
     array([0.1 , 0.05])
     """
 
-    eta0: float = parameter(0.01, over=0)
-    power_t: float = parameter(0.25, at_least=0)
+    eta0: float = parameter(default=0.01, over=0)
+    power_t: float = parameter(default=0.25, at_least=0)
 
     def rate(self, t: np.ndarray) -> Any:
         return self.eta0 / (1 + t) ** self.power_t
@@ -360,7 +364,7 @@ class cosine(Schedule):
 
     lr: float = parameter(over=0)
     steps: int = parameter(at_least=1)
-    final: float = parameter(0.0, at_least=0)
+    final: float = parameter(default=0.0, at_least=0)
 
     def rate(self, t: np.ndarray) -> Any:
         return self.final + (self.lr - self.final) * _half_cosine(np.minimum(t / self.steps, 1))
@@ -394,8 +398,8 @@ class cosine_restarts(Schedule):
 
     lr: float = parameter(over=0)
     steps: int = parameter(at_least=1)
-    factor: float = parameter(1.0, at_least=1)
-    final: float = parameter(0.0, at_least=0)
+    factor: float = parameter(default=1.0, at_least=1)
+    final: float = parameter(default=0.0, at_least=0)
 
     def rate(self, t: np.ndarray) -> Any:
         if self.factor == 1:
@@ -443,7 +447,7 @@ class warmup(Schedule):
         object.__setattr__(self, "then", get(self.then))
 
     def bind(self, steps_per_epoch: int) -> Schedule:
-        return dataclasses.replace(self, then=self.then.bind(steps_per_epoch))
+        return warmup(self.start, self.steps, self.then.bind(steps_per_epoch))
 
     def rate(self, t: np.ndarray) -> Any:
         peak = float(self.then(0))
@@ -478,7 +482,7 @@ class cyclic(Schedule):
     low: float = parameter(at_least=0)
     high: float = parameter(over=0)
     steps: int = parameter(at_least=1)
-    mode: str = parameter("triangular", choices=("triangular", "triangular2", "cosine"))
+    mode: str = parameter(default="triangular", choices=("triangular", "triangular2", "cosine"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -524,9 +528,9 @@ class one_cycle(Schedule):
 
     peak: float = parameter(over=0)
     steps: int = parameter(at_least=2)
-    rise: float = parameter(0.3, over=0, under=1)
-    start_factor: float = parameter(25.0, at_least=1)
-    final_factor: float = parameter(1e4, at_least=1)
+    rise: float = parameter(default=0.3, over=0, under=1)
+    start_factor: float = parameter(default=25.0, at_least=1)
+    final_factor: float = parameter(default=1e4, at_least=1)
 
     def rate(self, t: np.ndarray) -> Any:
         last = self.steps - 1
@@ -559,7 +563,7 @@ class per_epoch(Schedule):
     """
 
     schedule: Any = dataclasses.field()
-    steps_per_epoch: int = parameter(0, at_least=0)
+    steps_per_epoch: int = parameter(default=0, at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -568,7 +572,7 @@ class per_epoch(Schedule):
     def bind(self, steps_per_epoch: int) -> Schedule:
         if self.steps_per_epoch:
             return self
-        return dataclasses.replace(self, steps_per_epoch=steps_per_epoch)
+        return per_epoch(self.schedule, steps_per_epoch)
 
     def rate(self, t: np.ndarray) -> Any:
         if not self.steps_per_epoch:

@@ -20,11 +20,12 @@ import numpy as np
 from schuss.errors import InvalidArgument, InvalidType, unknown_name
 
 S = TypeVar("S", bound="Spec")
+R = TypeVar("R", bound="Spec")
 
 
 def parameter(
-    default: Any = dataclasses.MISSING,
     *,
+    default: Any = dataclasses.MISSING,
     over: float | None = None,
     at_least: float | None = None,
     under: float | None = None,
@@ -127,9 +128,9 @@ class Table(Generic[S]):
         self.base = base
         self.rows: dict[str, type[S]] = {}
 
-    def add(self, row: type[S]) -> type[S]:
+    def add(self, row: type[R]) -> type[R]:
         """Add a class under its own name; usable as a decorator."""
-        self.rows[row.__name__] = row
+        self.rows[row.__name__] = row  # type: ignore[assignment]
         return row
 
     def __iter__(self) -> Iterator[type[S]]:
