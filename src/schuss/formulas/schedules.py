@@ -274,7 +274,7 @@ class power(Schedule):
     exponent: float = parameter(default=0.75, at_least=0)
 
     def rate(self, t: np.ndarray) -> Any:
-        return self.lr / (1 + t) ** self.exponent
+        return self.lr * (1 + t) ** -self.exponent
 
 
 @row
@@ -299,7 +299,7 @@ class invscaling(Schedule):
     power_t: float = parameter(default=0.25, at_least=0)
 
     def rate(self, t: np.ndarray) -> Any:
-        return self.eta0 / (1 + t) ** self.power_t
+        return self.eta0 * (1 + t) ** -self.power_t
 
 
 @row
@@ -494,7 +494,7 @@ class cyclic(Schedule):
         if self.mode == "cosine":
             height = 1 - _half_cosine(height)
         if self.mode == "triangular2":
-            height = height / 2 ** np.floor(t / (2 * self.steps))
+            height = height * 0.5 ** np.floor(t / (2 * self.steps))
         return self.low + (self.high - self.low) * height
 
 
