@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Data", "Parameters", "Updates", "Visit"]
+from schuss.formulas.losses import LOSSES
+from schuss.formulas.rules import FORMULAS as RULES
+
+__all__ = ["Data", "Formulas", "Parameters", "Updates", "Visit"]
+
+
+class Formulas(NamedTuple):
+    """The functions that one set of kernels is compiled for.
+
+    Attributes
+    ----------
+    values, slopes : tuple of callable
+        Functions of (margin, y, p), by number of the loss.
+    rules : tuple of callable
+        Functions of (w, g, a, b, c), by number of the rule.
+    digest : str
+        Of all they were made from.
+    cache : bool
+        Whether Numba may keep the compiled kernels on disk.
+    """
+
+    values: tuple[Callable[..., Any], ...]
+    slopes: tuple[Callable[..., Any], ...]
+    rules: tuple[Callable[..., Any], ...]
+    digest: str = ""
+    cache: bool = False
+
+    @classmethod
+    def builtin(cls) -> Formulas:
+        """The tables as they stand."""
+        values = tuple(row.value for row in LOSSES)
+        slopes = tuple(row.slope for row in LOSSES)
+        return cls(values, slopes, tuple(RULES.values()))
 
 
 class Data(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.arguments import Data, Parameters, Updates, Visit
+from schuss.backends.arguments import Data, Formulas, Parameters, Updates, Visit
 from schuss.backends.compiled import Memory, Objective, Steps
 from schuss.backends.protocol import TILE_ROWS, Rows
 from schuss.errors import InvalidArgument
@@ -40,26 +40,21 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _load(
-    values: tuple[Callable[..., Any], ...],
-    slopes: tuple[Callable[..., Any], ...],
-    rules: tuple[Callable[..., Any], ...],
-    cache: bool,
-) -> ModuleType:
+def _load(formulas: Formulas) -> ModuleType:
     """Execute ``kernels.py`` for these formulas, as a module of its own."""
     source = Path(__file__).with_name("kernels.py")
     files = [source, Path(penalties.__file__), Path(bijection.__file__)]
     parts = [file.read_text(encoding="utf-8") for file in files]
-    parts += [_source(f) for f in (*values, *slopes, *rules)]
-    parts += [str(TILE_ROWS)] if cache else [repr(values), repr(slopes)]
+    functions = (*formulas.values, *formulas.slopes, *formulas.rules)
+    parts += [_source(f) for f in functions]
+    parts += [str(TILE_ROWS)] if formulas.cache else [repr(functions)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     # Numba looks a compiled function's module up by its name, also when it comes from the cache.
     name = f"schuss.backends._kernels_{digest[:16]}"
     spec = importlib.util.spec_from_file_location(name, source)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    tables = {"values": list(values), "slopes": list(slopes), "rules": list(rules)}
-    module.__dict__.update(FORMULAS=tables, DIGEST=digest, CACHE=cache)
+    module.__dict__["FORMULAS"] = formulas._replace(digest=digest)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
@@ -104,16 +99,16 @@ class JitKernels:
 
     def _kernels(self, loss: Loss | None = None) -> tuple[ModuleType, int]:
         """The kernels for a loss and its number in their table."""
-        rules = tuple(FORMULAS.values())
+        table = Formulas.builtin()
         if isinstance(loss, _Custom):
             value, slope = _adapted(loss.functions)
-            return _load((value,), (slope,), rules, False), 0
+            return _load(table._replace(values=(value,), slopes=(slope,))), 0
         rows = list(LOSSES)
         if loss is not None and type(loss) not in rows:
-            return _load((type(loss).value,), (type(loss).slope,), rules, False), 0
+            own = table._replace(values=(type(loss).value,), slopes=(type(loss).slope,))
+            return _load(own), 0
         number = 0 if loss is None else rows.index(type(loss))
-        values = tuple(row.value for row in rows)
-        return _load(values, tuple(row.slope for row in rows), rules, True), number
+        return _load(table._replace(cache=True)), number
 
     @staticmethod
     def _data(o: Objective, number: int) -> Data:

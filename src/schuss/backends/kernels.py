@@ -1,7 +1,7 @@
 """The Numba loop skeletons. They mirror ``csrc/cpu/kernels.h`` loop for loop.
 
 This module is executed once per table of formulas (see ``jit.py``), with ``FORMULAS`` set to the
-functions to compile and ``DIGEST`` to a digest of everything they were made from. Numba's on-disk
+functions to compile and to a digest of everything they were made from. Numba's on-disk
 cache does not notice an edited formula in another file, and a kernel that takes functions as
 arguments never hits it: so the formulas are folded into one selector by number, and every entry
 point holds the digest in its closure, which is part of the cache's key.
@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from schuss.backends.arguments import Formulas
 from schuss.backends.protocol import TILE_ROWS
 from schuss.formulas.bijection import ROUNDS
 from schuss.formulas.penalties import shrink_towards_zero
 
-# Set by the loader before this module runs.
-FORMULAS: dict[str, list[Callable[..., Any]]] = globals()["FORMULAS"]
-DIGEST: str = globals()["DIGEST"]
-CACHE: bool = globals()["CACHE"]
+# Set by the loader before this module runs; imported plainly, it takes the built-in tables.
+FORMULAS: Formulas = globals().get("FORMULAS") or Formulas.builtin()
 
 # Sums may be reordered; NaN and infinity keep their meaning, and x / 0 is one of them.
 FAST: dict[str, Any] = {
@@ -31,7 +30,7 @@ FAST: dict[str, Any] = {
 }
 
 
-def _select(functions: list[Callable[..., Any]]) -> Callable[..., Any]:
+def _select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     """One function of (which, *arguments) that runs the chosen one."""
     head = njit(functions[0], **FAST)
     if len(functions) == 1:
@@ -52,16 +51,16 @@ def _select(functions: list[Callable[..., Any]]) -> Callable[..., Any]:
     return chosen
 
 
-value_of = _select(FORMULAS["values"])
-slope_of = _select(FORMULAS["slopes"])
-update_of = _select(FORMULAS["rules"])
+value_of = _select(FORMULAS.values)
+slope_of = _select(FORMULAS.slopes)
+update_of = _select(FORMULAS.rules)
 soften = njit(shrink_towards_zero, **FAST)
 
 
 def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
     """Compile an entry point, cached on disk where a place for the cache is writable."""
-    function = build(DIGEST)
-    if CACHE:
+    function = build(FORMULAS.digest)
+    if FORMULAS.cache:
         try:
             return njit(function, nogil=True, **FAST, cache=True)
         except RuntimeError:  # no writable place: go on without a cache
