@@ -233,7 +233,7 @@ class Run:
                 f"training was interrupted after {self.state.step} updates; the result holds the "
                 "state it had reached.",
                 InterruptedWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         return plan.make_result(self.theta, self)
 
@@ -316,14 +316,18 @@ class Run:
         schedule, first = self.plan.schedule, self.state.step
         if schedule.is_constant:
             return np.array([float(schedule(0))])
-        rates = np.ascontiguousarray(schedule(np.arange(first, first + count)))
-        bad = ~(np.isfinite(rates) & (rates >= 0))
-        if rates.shape != (count,) or bad.any():
-            k = int(np.argmax(bad)) if rates.shape == (count,) else 0
-            got = rates[k] if rates.shape == (count,) else f"shape {rates.shape}"
+        try:
+            rates = np.ascontiguousarray(schedule(np.arange(first, first + count)))
+        except (TypeError, ValueError) as error:
             raise InvalidArgument(
-                f"learning_rate={schedule!s} returned {got} at step {first + k}: expected a finite "
-                "number >= 0 for each step."
+                f"learning_rate={schedule!s} failed for steps {first} ... {first + count - 1} "
+                f"({error}): expected a function from an array of step numbers to as many rates."
+            ) from error
+        bad = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
+        if bad.size:
+            raise InvalidArgument(
+                f"learning_rate={schedule!s} returned {rates[bad[0]]} at step {first + bad[0]}: "
+                "expected a finite number >= 0 for each step."
             )
         return rates
 
@@ -393,12 +397,14 @@ class Run:
             except KeyboardInterrupt:
                 self.asked.interrupt = True
                 return
-            if any(wish is True for wish in wishes):
+            if any(isinstance(wish, (bool, np.bool_)) and wish for wish in wishes):
                 self.stop_reason = "callback"
 
     def _show(self) -> None:
         row = self.history.last
-        running = self.loss_sum / self.loss_rows if self.loss_rows else row["train_loss"]
+        running = row.get("train_loss", float("nan"))
+        if self.loss_rows:
+            running = self.loss_sum / self.loss_rows
         samples, since = self.recorded_at
         fresh, passed = self.samples - samples, self.seconds - since
         speed = fresh / passed if fresh and passed > 0 else row.get("samples_per_second", 0.0)
@@ -412,14 +418,17 @@ class Run:
         )
 
     def _wind_up(self) -> None:
-        """The last row of the history, where the run ended between two; the last checkpoint."""
-        unfinished = self.stop_reason == "interrupted"
-        if self.checkpoint and unfinished:
+        """The last checkpoint; the last row of the history, where the run ended between two.
+
+        In this order, because a run that goes on from the checkpoint does not have that row.
+        """
+        if self.checkpoint:
             self._write()
         if self.samples > self.recorded_at[0]:
-            self._record(evaluate=not unfinished)
-        if self.checkpoint and not unfinished:
-            self._write()
+            try:
+                self._record(evaluate=self.stop_reason != "interrupted")
+            except KeyboardInterrupt:
+                self._record(evaluate=False)
 
     # ---- Divergence ----
 
@@ -539,9 +548,9 @@ class _Asked:
 
     def on_interrupt(self, number: int, frame: Any) -> None:
         """Ctrl-C: served now, or between segments; a second one ends whatever runs."""
-        if self.raising or self.interrupt:
+        again, self.interrupt = self.interrupt, True
+        if self.raising or again:
             raise KeyboardInterrupt
-        self.interrupt = True
 
     def on_termination(self, number: int, frame: Any) -> None:
         """SIGTERM: served between segments."""

@@ -137,7 +137,7 @@ class Checkpoint:
                 continue
             for reason in reasons:
                 warnings.warn(
-                    f"{reason} Going on from {str(file)!r}.", CheckpointWarning, stacklevel=4
+                    f"{reason} Going on from {str(file)!r}.", CheckpointWarning, stacklevel=5
                 )
             return found
         if reasons:
