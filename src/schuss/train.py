@@ -220,10 +220,10 @@ def fit(
     engine = choose(backend, the_loss, threads)
 
     the_order = orders.get(order)
-    weights_now, order_weights = share_weights(the_order, weights, n_all)
-    problem = Problem(matrix, targets, weights_now, the_loss, penalty, bool(fit_intercept))
+    objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept))
+    problem = dataclasses.replace(objective, sample_weight=step_weights(the_order, weights))
     visits = the_order.bind(
-        order_facts(engine, n, rows_per_step, seed, targets, order_weights, train_rows)
+        order_facts(engine, n, rows_per_step, seed, targets, weights, train_rows)
     )
     warn_if_sorted(the_order, targets, train_rows)
     whole_batches = n // rows_per_step * rows_per_step if drop_last else n
@@ -262,9 +262,9 @@ def fit(
         "backend": engine.name,
         "validation": "given" if isinstance(validation, (tuple, list)) else validation,
     }
-    held_data = validation_data(validation, held_out, problem, classes)
+    held_data = validation_data(validation, held_out, objective, classes)
     if checkpoint is not None:
-        facts = checkpoint_facts(engine, problem, held_data, state.theta, checkpoint)
+        facts = checkpoint_facts(engine, objective, held_data, state.theta, checkpoint)
         config = {**config, **facts}
 
     def make_result(theta: np.ndarray, run: Run) -> Result:
@@ -294,7 +294,7 @@ def fit(
         limits=limits,
         record_every=check_optional("record_every", record_every),
         average_from=check_average(average),
-        evaluate=evaluator(evaluate, gtol, engine, problem, everywhere, the_rule),
+        evaluate=evaluator(evaluate, gtol, engine, objective, everywhere, the_rule),
         keep_running=evaluate == "both",
         validate=validator(engine, held_data),
         config=config,
@@ -436,20 +436,15 @@ def progress_of(progress: Any) -> Any:
     return progress
 
 
-def share_weights(
-    the_order: orders.Order, weights: np.ndarray | None, n: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Weights of the gradient and weights of the order.
+def step_weights(the_order: orders.Order, weights: np.ndarray | None) -> np.ndarray | None:
+    """Weights of the samples within a step.
 
     Where the order draws rows by weight, each visit counts alike, with the mean weight: the
     expected gradient is the same.
     """
-    if not isinstance(the_order, orders.weighted):
-        return weights, weights
-    if weights is None:
-        return None, None
-    mean = weights.dtype.type(weights.mean(dtype=np.float64))
-    return np.full(n, mean), weights
+    if weights is None or not isinstance(the_order, orders.weighted):
+        return weights
+    return np.full_like(weights, weights.mean(dtype=np.float64))
 
 
 def order_facts(
