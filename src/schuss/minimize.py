@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 
 from schuss.backends import Backend, Problem, Segment, State, choose
+from schuss.checks import (
+    DEFAULT_BATCH_SIZE,
+    check_batch_size,
+    check_callbacks,
+    check_clip,
+    check_limits,
+    check_optional,
+    progress_of,
+)
 from schuss.data import order as orders
 from schuss.data.arrays import FLOATS, check_finite
 from schuss.data.checkpoint import Checkpoint, fingerprint
@@ -17,14 +26,6 @@ from schuss.formulas.rules import Rule
 from schuss.formulas.spec import check_number
 from schuss.history import History
 from schuss.loop import Moment, Plan, Run
-from schuss.train import (
-    check_batch_size,
-    check_callbacks,
-    check_clip,
-    check_limits,
-    check_optional,
-    progress_of,
-)
 
 __all__ = ["minimize"]
 
@@ -99,7 +100,7 @@ def minimize(
     theta0: Any,
     data: Any,
     loss_fn: Callable[..., Any] | None = None,
-    batch_size: int | str = 32,
+    batch_size: int | str = DEFAULT_BATCH_SIZE,
     learning_rate: Any = 0.01,
     epochs: int = 10,
     rule: str | Rule = "sgd",

@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from schuss import curvature
 from schuss.backends import Backend, Problem, State, choose
 from schuss.backends.protocol import Rows
-from schuss.data import arrays
+from schuss.checks import (
+    DEFAULT_BATCH_SIZE,
+    check_average,
+    check_batch_size,
+    check_callbacks,
+    check_clip,
+    check_limits,
+    check_optional,
+    check_penalty,
+    check_rows,
+    combine,
+    encode,
+    order_facts,
+    progress_of,
+    refuse_unsupported,
+    split,
+    starting_point,
+    step_weights,
+    warn_if_sorted,
+)
+from schuss.data import arrays, container
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
-from schuss.errors import (
-    DataError,
-    InvalidArgument,
-    InvalidType,
-    NotYet,
-    ScalingWarning,
-    SchussWarning,
-    unknown_name,
-)
-from schuss.formulas import losses, rules, schedules
-from schuss.formulas.bijection import index_dtype, permute, round_keys
+from schuss.errors import DataError, InvalidType
+from schuss.evaluation import evaluator, validation_data, validator
+from schuss.formulas import losses, rules
 from schuss.formulas.losses import Loss
-from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
-from schuss.formulas.schedules import Schedule
 from schuss.formulas.spec import check_number
-from schuss.loop import Limits, Moment, Plan, Run
+from schuss.loop import Moment, Plan, Run
+from schuss.rates import choose_schedule, explain_divergence
 from schuss.result import Result
 
 __all__ = ["batches", "fit", "gradient"]
-
-log = logging.getLogger("schuss")
-
-# Columns whose standard deviations differ by more than this ask for different learning rates.
-WIDE_SPREAD = 100.0
-
-
-class _Default(int):
-    """A default that gives way to small data, where the same number given would be an error."""
-
-    def __repr__(self) -> str:
-        return int.__repr__(self)
 
 
 def fit(
     X: Any,
     y: Any,
     loss: str | Loss = "squared_error",
-    batch_size: int | str = _Default(32),
+    batch_size: int | str = DEFAULT_BATCH_SIZE,
     learning_rate: Any = "auto",
     epochs: int = 10,
     rule: str | Rule = "sgd",
@@ -306,343 +302,6 @@ def fit(
     return result
 
 
-# ---- Checks ------------------------------------------------------------------------------------
-
-
-def refuse_unsupported(asynchronous: bool, comm: Any) -> None:
-    """Arguments whose time has not come."""
-    if asynchronous:
-        raise NotYet("asynchronous=True is not supported yet; leave it False.")
-    if comm is not None:
-        raise NotYet(f"comm={comm!r}: data-parallel training is not supported yet; leave it None.")
-
-
-def check_penalty(alpha: float, l1_ratio: float, rule: Rule) -> Penalty:
-    """The penalty, refused where the rule cannot apply it."""
-    check_number("alpha", alpha, {">=": 0.0})
-    check_number("l1_ratio", l1_ratio, {">=": 0.0, "<=": 1.0})
-    penalty = Penalty.elastic_net(float(alpha), float(l1_ratio))
-    if penalty.l1 and not rule.proximal:
-        raise InvalidArgument(
-            f"l1_ratio={l1_ratio}: an L1 penalty needs rule 'sgd'; {rule.name!r} scales each "
-            "weight's step by itself, and the proximal step with it."
-        )
-    return penalty
-
-
-def encode(
-    y: Any, n: int, dtype: np.dtype[Any], loss: Loss
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Targets for the loss, and the classes of a classification loss."""
-    if loss.domain == "binary":
-        return arrays.as_labels(y, n, dtype, loss.name)
-    return arrays.as_targets(y, n, dtype, loss.domain, loss.name), None
-
-
-def combine(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    """Product of two sets of weights, either of which may be absent."""
-    if a is None or b is None:
-        return b if a is None else a
-    product: np.ndarray = a * b
-    if not product.any():
-        raise DataError("sample_weight and class_weight: all weights are zero.")
-    return product
-
-
-def split(validation: Any, n: int, seed: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Rows to train on and rows held out, where ``validation`` is a fraction."""
-    if validation is None or isinstance(validation, (tuple, list)):
-        return None, None
-    fraction = check_number("validation", validation, {">": 0.0, "<": 1.0})
-    held = round(n * fraction)
-    if not 0 < held < n:
-        raise InvalidArgument(
-            f"validation={validation}: holds out {held} of {n} rows; both parts need at least one."
-        )
-    shuffled = permute(n, round_keys(seed, -1), 0, n)
-    rows = shuffled.astype(index_dtype(n))
-    return np.sort(rows[held:]), np.sort(rows[:held])
-
-
-def check_batch_size(batch_size: int | str, n: int) -> int:
-    """Rows per batch."""
-    if isinstance(batch_size, str):
-        if batch_size != "full":
-            raise InvalidArgument(f"batch_size={batch_size!r}: expected an integer or 'full'.")
-        return n
-    check_number("batch_size", batch_size, {">=": 1}, integer=True)
-    if isinstance(batch_size, _Default):
-        return min(int(batch_size), n)
-    if batch_size > n:
-        raise InvalidArgument(
-            f"batch_size={batch_size}: larger than the {n} training rows; expected 1 ... {n} or "
-            "'full'."
-        )
-    return int(batch_size)
-
-
-def check_limits(
-    epochs: Any, updates: Any, time_limit: Any, tol: Any, patience: Any, gtol: Any
-) -> Limits:
-    """When to stop."""
-    check_number("epochs", epochs, {">=": 1}, integer=True)
-    check_number("patience", patience, {">=": 1}, integer=True)
-    if time_limit is not None:
-        check_number("time_limit", time_limit, {">": 0.0})
-    for name, value in (("tol", tol), ("gtol", gtol)):
-        if value is not None:
-            check_number(name, value, {">=": 0.0})
-    return Limits(epochs, check_optional("updates", updates), time_limit, tol, patience, gtol)
-
-
-def check_optional(name: str, value: Any) -> int | None:
-    """None, or an integer of at least 1."""
-    return None if value is None else int(check_number(name, value, {">=": 1}, integer=True))
-
-
-def check_clip(clip_norm: Any) -> float:
-    """Largest gradient norm; 0 for none."""
-    return 0.0 if clip_norm is None else float(check_number("clip_norm", clip_norm, {">": 0.0}))
-
-
-def check_average(average: Any) -> int | None:
-    """First update whose iterate is averaged."""
-    if average is False:
-        return None
-    return 0 if average is True else int(check_number("average", average, {">=": 0}, integer=True))
-
-
-def check_callbacks(callbacks: Any) -> tuple[Callable[[Moment], Any], ...]:
-    """One callable or several, as a tuple."""
-    several = (callbacks,) if callable(callbacks) else tuple(callbacks)
-    for callback in several:
-        if not callable(callback):
-            raise InvalidType(f"callbacks: {callback!r} is not callable.")
-    return several
-
-
-def progress_of(progress: Any) -> Any:
-    """The object that shows progress, or None."""
-    if progress is True:
-        from schuss.progress import Bar
-
-        return Bar()
-    if progress is False or progress is None:
-        return None
-    if not all(hasattr(progress, name) for name in ("start", "update", "stop")):
-        raise InvalidType(
-            f"progress={progress!r}: expected True, False or an object with start, update and stop."
-        )
-    return progress
-
-
-def step_weights(the_order: orders.Order, weights: np.ndarray | None) -> np.ndarray | None:
-    """Weights of the samples within a step.
-
-    Where the order draws rows by weight, each visit counts alike, with the mean weight: the
-    expected gradient is the same.
-    """
-    if weights is None or not isinstance(the_order, orders.weighted):
-        return weights
-    return np.full_like(weights, weights.mean(dtype=np.float64))
-
-
-def order_facts(
-    engine: Backend,
-    n: int,
-    batch_size: int,
-    seed: int,
-    targets: np.ndarray,
-    weights: np.ndarray | None,
-    rows: np.ndarray | None,
-) -> orders.Facts:
-    """What the order may know, restricted to the training rows."""
-    if rows is not None:
-        targets = targets[rows]
-        weights = None if weights is None else weights[rows]
-    return orders.Facts(n, batch_size, seed, targets, weights, engine.permute)
-
-
-def warn_if_sorted(the_order: orders.Order, y: np.ndarray, rows: np.ndarray | None) -> None:
-    """A sequential order over sorted labels learns one label after the other."""
-    if not isinstance(the_order, orders.sequential):
-        return
-    targets = y if rows is None else y[rows]
-    steps = np.diff(targets)
-    if targets.size > 2 and steps.any() and ((steps >= 0).all() or (steps <= 0).all()):
-        warnings.warn(
-            "order='sequential' on data sorted by y: each stretch of steps sees one kind of "
-            "label only; use order='shuffle'.",
-            SchussWarning,
-            stacklevel=3,
-        )
-
-
-def starting_point(init: Any, n_features: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """Coefficients and intercept to start from."""
-    theta = np.zeros(n_features + 1, dtype)
-    if init is None:
-        return theta
-    if isinstance(init, Result):
-        init = (init.coef, init.intercept)
-    if not isinstance(init, (tuple, list)) or len(init) != 2:
-        raise InvalidType(f"init={init!r}: expected a Result or a pair (coef, intercept).")
-    coef = np.asarray(init[0], dtype=np.float64)
-    if coef.shape != (n_features,):
-        raise InvalidArgument(
-            f"init: coef has shape {coef.shape}, X has {n_features} columns: expected "
-            f"({n_features},)."
-        )
-    theta[:-1] = coef
-    theta[-1] = check_number("init: intercept", np.asarray(init[1]).item(), {})
-    if not np.isfinite(theta).all():
-        raise InvalidArgument("init: coef must be finite.")
-    return theta
-
-
-# ---- Learning rate -------------------------------------------------------------------------------
-
-
-def choose_schedule(
-    learning_rate: Any,
-    engine: Backend,
-    problem: Problem,
-    rows: np.ndarray | None,
-    n: int,
-    batch_size: int,
-    rule: Rule,
-    total: int,
-) -> Schedule:
-    """The schedule asked for, or measured for "auto"."""
-    if not (isinstance(learning_rate, str) and learning_rate == "auto"):
-        return schedules.get(learning_rate)
-    warn_if_unscaled(problem, rows, n)
-    if rule.default_learning_rate is not None:
-        peak, why = rule.default_learning_rate, f"usual for {rule.name}"
-    else:
-        l2 = problem.penalty.l2 + rule.coupled_decay
-        limit = curvature.measure(engine, problem, rows, n, l2).limit(batch_size)
-        peak = limit / 2 if np.isfinite(limit) else 1.0
-        why = f"half the stability limit {limit:.4g} for batch size {batch_size}"
-        momentum = getattr(rule, "momentum", 0.0)
-        if momentum:
-            peak *= 1 - momentum
-            why += f", times 1 - momentum {momentum:g}"
-    schedule: Schedule = schedules.constant(peak)
-    if batch_size < n and total > 1:
-        schedule = schedules.cosine(peak, steps=total)
-    log.info("learning_rate: %s (%s)", schedule, why)
-    return schedule
-
-
-def warn_if_unscaled(problem: Problem, rows: np.ndarray | None, n: int) -> None:
-    """One learning rate cannot suit columns of very different scale."""
-    spread = curvature.measure_spread(problem, rows, n)
-    if spread > WIDE_SPREAD:
-        warnings.warn(
-            f"columns of X differ in scale by a factor of {spread:.3g}; training will be slow. "
-            "Standardize them (subtract the mean, divide by the standard deviation).",
-            ScalingWarning,
-            stacklevel=4,
-        )
-
-
-def explain_divergence(
-    engine: Backend,
-    problem: Problem,
-    rows: np.ndarray | None,
-    n: int,
-    batch_size: int,
-    rule: Rule,
-) -> tuple[float, str]:
-    """The measured stability limit, and what to do."""
-    l2 = problem.penalty.l2 + rule.coupled_decay
-    limit = curvature.measure(engine, problem, rows, n, l2).limit(batch_size)
-    hint = (
-        f"The measured stability limit for batch size {batch_size} is about {limit:.3g}; use a "
-        "smaller learning_rate, or learning_rate='auto'."
-    )
-    spread = curvature.measure_spread(problem, rows, n)
-    if spread > WIDE_SPREAD:
-        hint += f" Columns of X differ in scale by a factor of {spread:.3g}: standardize them."
-    return limit, hint
-
-
-# ---- Evaluation ----------------------------------------------------------------------------------
-
-
-def evaluator(
-    evaluate: str,
-    gtol: float | None,
-    engine: Backend,
-    problem: Problem,
-    rows: Rows,
-    rule: Rule,
-) -> Callable[[np.ndarray], tuple[float, float]] | None:
-    """Full training loss and norm of the objective's gradient, where they are wanted."""
-    if evaluate not in ("running", "full", "both"):
-        raise unknown_name("evaluate", evaluate, ["running", "full", "both"])
-    if evaluate == "running" and gtol is None:
-        return None
-    n = rows[1] if isinstance(rows, tuple) else rows.size
-    l2 = problem.penalty.l2 + rule.coupled_decay
-
-    def full(theta: np.ndarray) -> tuple[float, float]:
-        loss, total = engine.gradient(problem, theta, rows)
-        total /= n
-        total[:-1] += l2 * theta[:-1]
-        return loss / n, float(np.linalg.norm(total))
-
-    return full
-
-
-def validation_data(
-    validation: Any, held_out: np.ndarray | None, problem: Problem, classes: np.ndarray | None
-) -> tuple[Problem, Rows] | None:
-    """The validation data and their rows."""
-    if validation is None:
-        return None
-    if held_out is not None:
-        return problem, held_out
-    given = validation_problem(validation, problem, classes)
-    return given, (0, given.X.shape[0])
-
-
-def validator(
-    engine: Backend, held_data: tuple[Problem, Rows] | None
-) -> Callable[[np.ndarray], float] | None:
-    """Mean loss over the validation data."""
-    if held_data is None:
-        return None
-    data, rows = held_data
-    n = rows[1] if isinstance(rows, tuple) else rows.size
-
-    def validate(theta: np.ndarray) -> float:
-        return engine.gradient(data, theta, rows)[0] / n
-
-    return validate
-
-
-def validation_problem(validation: Any, problem: Problem, classes: np.ndarray | None) -> Problem:
-    """Validation data given as (X, y) or (X, y, sample_weight)."""
-    if len(validation) not in (2, 3):
-        raise InvalidArgument(
-            f"validation: expected a fraction, (X, y) or (X, y, sample_weight); got "
-            f"{len(validation)} parts."
-        )
-    X = arrays.as_matrix(validation[0], problem.dtype, "validation X")
-    n, d = X.shape
-    if d != problem.n_features:
-        raise DataError(f"validation X: has {d} columns, X has {problem.n_features}.")
-    loss = problem.loss
-    if classes is not None:
-        y, _ = arrays.as_labels(validation[1], n, problem.dtype, loss.name, classes)
-    else:
-        y = arrays.as_targets(validation[1], n, problem.dtype, loss.domain, loss.name)
-    weights = arrays.as_weights(validation[2], n, problem.dtype) if len(validation) == 3 else None
-    return dataclasses.replace(problem, X=X, y=y, sample_weight=weights)
-
-
 def checkpoint_facts(
     engine: Backend,
     problem: Problem,
@@ -651,11 +310,9 @@ def checkpoint_facts(
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """What else must agree for a resumed run to end with the same bits."""
-    from schuss.data.container import check_writable
-
     if not isinstance(checkpoint, Checkpoint):
         raise InvalidType(f"checkpoint={checkpoint!r}: expected schuss.data.Checkpoint(path, ...).")
-    check_writable(checkpoint.path, "checkpoint")
+    container.check_writable(checkpoint.path, "checkpoint")
     facts = {
         "data": fingerprint(problem.X, problem.y, problem.sample_weight),
         "start": fingerprint(theta),
@@ -668,9 +325,6 @@ def checkpoint_facts(
 
         facts["instruction_set"] = _native.instruction_set()
     return facts
-
-
-# ---- The other entry points ----------------------------------------------------------------------
 
 
 def gradient(
@@ -729,25 +383,10 @@ def gradient(
     return total / count, summed[:-1], float(summed[-1])
 
 
-def check_rows(rows: Any, n: int) -> np.ndarray:
-    """Row indices within the data."""
-    index = np.asarray(rows)
-    if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-        raise InvalidArgument(
-            f"rows: expected a non-empty one-dimensional array of integers, got shape {index.shape}"
-            f" of {index.dtype}."
-        )
-    outside = (index < 0) | (index >= n)
-    if outside.any():
-        k = int(np.argmax(outside))
-        raise InvalidArgument(f"rows[{k}] is {index[k]}: expected 0 ... {n - 1}.")
-    return np.ascontiguousarray(index, dtype=index_dtype(n))
-
-
 def batches(
     X: Any,
     y: Any = None,
-    batch_size: int | str = 32,
+    batch_size: int | str = DEFAULT_BATCH_SIZE,
     order: Any = "shuffle",
     seed: int = 0,
     epoch: int = 0,

@@ -1,0 +1,237 @@
+"""Arguments of ``fit`` and its siblings, checked and brought into the form the loop works with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from schuss.backends import Backend
+from schuss.data import arrays
+from schuss.data import order as orders
+from schuss.errors import DataError, InvalidArgument, InvalidType, NotYet, SchussWarning
+from schuss.formulas.bijection import index_dtype, permute, round_keys
+from schuss.formulas.losses import Loss
+from schuss.formulas.penalties import Penalty
+from schuss.formulas.rules import Rule
+from schuss.formulas.spec import check_number
+from schuss.loop import Limits, Moment
+from schuss.result import Result
+
+
+class _Default(int):
+    """A default that gives way to small data, where the same number given would be an error."""
+
+    def __repr__(self) -> str:
+        return int.__repr__(self)
+
+
+DEFAULT_BATCH_SIZE = _Default(32)
+
+
+def refuse_unsupported(asynchronous: bool, comm: Any) -> None:
+    """Arguments whose time has not come."""
+    if asynchronous:
+        raise NotYet("asynchronous=True is not supported yet; leave it False.")
+    if comm is not None:
+        raise NotYet(f"comm={comm!r}: data-parallel training is not supported yet; leave it None.")
+
+
+def check_penalty(alpha: float, l1_ratio: float, rule: Rule) -> Penalty:
+    """The penalty, refused where the rule cannot apply it."""
+    check_number("alpha", alpha, {">=": 0.0})
+    check_number("l1_ratio", l1_ratio, {">=": 0.0, "<=": 1.0})
+    penalty = Penalty.elastic_net(float(alpha), float(l1_ratio))
+    if penalty.l1 and not rule.proximal:
+        raise InvalidArgument(
+            f"l1_ratio={l1_ratio}: an L1 penalty needs rule 'sgd'; {rule.name!r} scales each "
+            "weight's step by itself, and the proximal step with it."
+        )
+    return penalty
+
+
+def check_batch_size(batch_size: int | str, n: int) -> int:
+    """Rows per batch."""
+    if isinstance(batch_size, str):
+        if batch_size != "full":
+            raise InvalidArgument(f"batch_size={batch_size!r}: expected an integer or 'full'.")
+        return n
+    check_number("batch_size", batch_size, {">=": 1}, integer=True)
+    if isinstance(batch_size, _Default):
+        return min(int(batch_size), n)
+    if batch_size > n:
+        raise InvalidArgument(
+            f"batch_size={batch_size}: larger than the {n} training rows; expected 1 ... {n} or "
+            "'full'."
+        )
+    return int(batch_size)
+
+
+def check_limits(
+    epochs: Any, updates: Any, time_limit: Any, tol: Any, patience: Any, gtol: Any
+) -> Limits:
+    """When to stop."""
+    check_number("epochs", epochs, {">=": 1}, integer=True)
+    check_number("patience", patience, {">=": 1}, integer=True)
+    if time_limit is not None:
+        check_number("time_limit", time_limit, {">": 0.0})
+    for name, value in (("tol", tol), ("gtol", gtol)):
+        if value is not None:
+            check_number(name, value, {">=": 0.0})
+    return Limits(epochs, check_optional("updates", updates), time_limit, tol, patience, gtol)
+
+
+def check_optional(name: str, value: Any) -> int | None:
+    """None, or an integer of at least 1."""
+    return None if value is None else int(check_number(name, value, {">=": 1}, integer=True))
+
+
+def check_clip(clip_norm: Any) -> float:
+    """Largest gradient norm; 0 for none."""
+    return 0.0 if clip_norm is None else float(check_number("clip_norm", clip_norm, {">": 0.0}))
+
+
+def check_average(average: Any) -> int | None:
+    """First update whose iterate is averaged."""
+    if average is False:
+        return None
+    return 0 if average is True else int(check_number("average", average, {">=": 0}, integer=True))
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callable[[Moment], Any], ...]:
+    """One callable or several, as a tuple."""
+    several = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    for callback in several:
+        if not callable(callback):
+            raise InvalidType(f"callbacks: {callback!r} is not callable.")
+    return several
+
+
+def check_rows(rows: Any, n: int) -> np.ndarray:
+    """Row indices within the data."""
+    index = np.asarray(rows)
+    if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+        raise InvalidArgument(
+            f"rows: expected a non-empty one-dimensional array of integers, got shape {index.shape}"
+            f" of {index.dtype}."
+        )
+    outside = (index < 0) | (index >= n)
+    if outside.any():
+        k = int(np.argmax(outside))
+        raise InvalidArgument(f"rows[{k}] is {index[k]}: expected 0 ... {n - 1}.")
+    return np.ascontiguousarray(index, dtype=index_dtype(n))
+
+
+def progress_of(progress: Any) -> Any:
+    """The object that shows progress, or None."""
+    if progress is True:
+        from schuss.progress import Bar
+
+        return Bar()
+    if progress is False or progress is None:
+        return None
+    if not all(hasattr(progress, name) for name in ("start", "update", "stop")):
+        raise InvalidType(
+            f"progress={progress!r}: expected True, False or an object with start, update and stop."
+        )
+    return progress
+
+
+def encode(
+    y: Any, n: int, dtype: np.dtype[Any], loss: Loss
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Targets for the loss, and the classes of a classification loss."""
+    if loss.domain == "binary":
+        return arrays.as_labels(y, n, dtype, loss.name)
+    return arrays.as_targets(y, n, dtype, loss.domain, loss.name), None
+
+
+def combine(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    """Product of two sets of weights, either of which may be absent."""
+    if a is None or b is None:
+        return b if a is None else a
+    product: np.ndarray = a * b
+    if not product.any():
+        raise DataError("sample_weight and class_weight: all weights are zero.")
+    return product
+
+
+def split(validation: Any, n: int, seed: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rows to train on and rows held out, where ``validation`` is a fraction."""
+    if validation is None or isinstance(validation, (tuple, list)):
+        return None, None
+    fraction = check_number("validation", validation, {">": 0.0, "<": 1.0})
+    held = round(n * fraction)
+    if not 0 < held < n:
+        raise InvalidArgument(
+            f"validation={validation}: holds out {held} of {n} rows; both parts need at least one."
+        )
+    shuffled = permute(n, round_keys(seed, -1), 0, n)
+    rows = shuffled.astype(index_dtype(n))
+    return np.sort(rows[held:]), np.sort(rows[:held])
+
+
+def step_weights(the_order: orders.Order, weights: np.ndarray | None) -> np.ndarray | None:
+    """Weights of the samples within a step.
+
+    Where the order draws rows by weight, each visit counts alike, with the mean weight: the
+    expected gradient is the same.
+    """
+    if weights is None or not isinstance(the_order, orders.weighted):
+        return weights
+    return np.full_like(weights, weights.mean(dtype=np.float64))
+
+
+def order_facts(
+    engine: Backend,
+    n: int,
+    batch_size: int,
+    seed: int,
+    targets: np.ndarray,
+    weights: np.ndarray | None,
+    rows: np.ndarray | None,
+) -> orders.Facts:
+    """What the order may know, restricted to the training rows."""
+    if rows is not None:
+        targets = targets[rows]
+        weights = None if weights is None else weights[rows]
+    return orders.Facts(n, batch_size, seed, targets, weights, engine.permute)
+
+
+def warn_if_sorted(the_order: orders.Order, y: np.ndarray, rows: np.ndarray | None) -> None:
+    """A sequential order over sorted labels learns one label after the other."""
+    if not isinstance(the_order, orders.sequential):
+        return
+    targets = y if rows is None else y[rows]
+    steps = np.diff(targets)
+    if targets.size > 2 and steps.any() and ((steps >= 0).all() or (steps <= 0).all()):
+        warnings.warn(
+            "order='sequential' on data sorted by y: each stretch of steps sees one kind of "
+            "label only; use order='shuffle'.",
+            SchussWarning,
+            stacklevel=3,
+        )
+
+
+def starting_point(init: Any, n_features: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """Coefficients and intercept to start from."""
+    theta = np.zeros(n_features + 1, dtype)
+    if init is None:
+        return theta
+    if isinstance(init, Result):
+        init = (init.coef, init.intercept)
+    if not isinstance(init, (tuple, list)) or len(init) != 2:
+        raise InvalidType(f"init={init!r}: expected a Result or a pair (coef, intercept).")
+    coef = np.asarray(init[0], dtype=np.float64)
+    if coef.shape != (n_features,):
+        raise InvalidArgument(
+            f"init: coef has shape {coef.shape}, X has {n_features} columns: expected "
+            f"({n_features},)."
+        )
+    theta[:-1] = coef
+    theta[-1] = check_number("init: intercept", np.asarray(init[1]).item(), {})
+    if not np.isfinite(theta).all():
+        raise InvalidArgument("init: coef must be finite.")
+    return theta

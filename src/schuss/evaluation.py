@@ -1,0 +1,89 @@
+"""Losses over whole data sets, for the history."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from schuss.backends import Backend, Problem
+from schuss.backends.protocol import Rows
+from schuss.data import arrays
+from schuss.errors import DataError, InvalidArgument, unknown_name
+from schuss.formulas.rules import Rule
+
+__all__ = ["evaluator", "validation_data", "validator"]
+
+
+def evaluator(
+    evaluate: str,
+    gtol: float | None,
+    engine: Backend,
+    problem: Problem,
+    rows: Rows,
+    rule: Rule,
+) -> Callable[[np.ndarray], tuple[float, float]] | None:
+    """Full training loss and norm of the objective's gradient, where they are wanted."""
+    if evaluate not in ("running", "full", "both"):
+        raise unknown_name("evaluate", evaluate, ["running", "full", "both"])
+    if evaluate == "running" and gtol is None:
+        return None
+    n = rows[1] if isinstance(rows, tuple) else rows.size
+    l2 = problem.penalty.l2 + rule.coupled_decay
+
+    def full(theta: np.ndarray) -> tuple[float, float]:
+        loss, total = engine.gradient(problem, theta, rows)
+        total /= n
+        total[:-1] += l2 * theta[:-1]
+        return loss / n, float(np.linalg.norm(total))
+
+    return full
+
+
+def validation_data(
+    validation: Any, held_out: np.ndarray | None, problem: Problem, classes: np.ndarray | None
+) -> tuple[Problem, Rows] | None:
+    """The validation data and their rows."""
+    if validation is None:
+        return None
+    if held_out is not None:
+        return problem, held_out
+    given = validation_problem(validation, problem, classes)
+    return given, (0, given.X.shape[0])
+
+
+def validator(
+    engine: Backend, held_data: tuple[Problem, Rows] | None
+) -> Callable[[np.ndarray], float] | None:
+    """Mean loss over the validation data."""
+    if held_data is None:
+        return None
+    data, rows = held_data
+    n = rows[1] if isinstance(rows, tuple) else rows.size
+
+    def validate(theta: np.ndarray) -> float:
+        return engine.gradient(data, theta, rows)[0] / n
+
+    return validate
+
+
+def validation_problem(validation: Any, problem: Problem, classes: np.ndarray | None) -> Problem:
+    """Validation data given as (X, y) or (X, y, sample_weight)."""
+    if len(validation) not in (2, 3):
+        raise InvalidArgument(
+            f"validation: expected a fraction, (X, y) or (X, y, sample_weight); got "
+            f"{len(validation)} parts."
+        )
+    X = arrays.as_matrix(validation[0], problem.dtype, "validation X")
+    n, d = X.shape
+    if d != problem.n_features:
+        raise DataError(f"validation X: has {d} columns, X has {problem.n_features}.")
+    loss = problem.loss
+    if classes is not None:
+        y, _ = arrays.as_labels(validation[1], n, problem.dtype, loss.name, classes)
+    else:
+        y = arrays.as_targets(validation[1], n, problem.dtype, loss.domain, loss.name)
+    weights = arrays.as_weights(validation[2], n, problem.dtype) if len(validation) == 3 else None
+    return dataclasses.replace(problem, X=X, y=y, sample_weight=weights)

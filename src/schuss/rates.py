@@ -1,0 +1,88 @@
+"""``learning_rate="auto"``, and what to say when a learning rate was too large."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+
+from schuss import curvature
+from schuss.backends import Backend, Problem
+from schuss.errors import ScalingWarning
+from schuss.formulas import schedules
+from schuss.formulas.rules import Rule
+from schuss.formulas.schedules import Schedule
+
+__all__ = ["choose_schedule", "explain_divergence"]
+
+log = logging.getLogger("schuss")
+
+# Columns whose standard deviations differ by more than this ask for different learning rates.
+WIDE_SPREAD = 100.0
+
+
+def choose_schedule(
+    learning_rate: Any,
+    engine: Backend,
+    problem: Problem,
+    rows: np.ndarray | None,
+    n: int,
+    batch_size: int,
+    rule: Rule,
+    total: int,
+) -> Schedule:
+    """The schedule asked for, or measured for "auto"."""
+    if not (isinstance(learning_rate, str) and learning_rate == "auto"):
+        return schedules.get(learning_rate)
+    warn_if_unscaled(problem, rows, n)
+    if rule.default_learning_rate is not None:
+        peak, why = rule.default_learning_rate, f"usual for {rule.name}"
+    else:
+        l2 = problem.penalty.l2 + rule.coupled_decay
+        limit = curvature.measure(engine, problem, rows, n, l2).limit(batch_size)
+        peak = limit / 2 if np.isfinite(limit) else 1.0
+        why = f"half the stability limit {limit:.4g} for batch size {batch_size}"
+        momentum = getattr(rule, "momentum", 0.0)
+        if momentum:
+            peak *= 1 - momentum
+            why += f", times 1 - momentum {momentum:g}"
+    schedule: Schedule = schedules.constant(peak)
+    if batch_size < n and total > 1:
+        schedule = schedules.cosine(peak, steps=total)
+    log.info("learning_rate: %s (%s)", schedule, why)
+    return schedule
+
+
+def warn_if_unscaled(problem: Problem, rows: np.ndarray | None, n: int) -> None:
+    """One learning rate cannot suit columns of very different scale."""
+    spread = curvature.measure_spread(problem, rows, n)
+    if spread > WIDE_SPREAD:
+        warnings.warn(
+            f"columns of X differ in scale by a factor of {spread:.3g}; training will be slow. "
+            "Standardize them (subtract the mean, divide by the standard deviation).",
+            ScalingWarning,
+            stacklevel=4,
+        )
+
+
+def explain_divergence(
+    engine: Backend,
+    problem: Problem,
+    rows: np.ndarray | None,
+    n: int,
+    batch_size: int,
+    rule: Rule,
+) -> tuple[float, str]:
+    """The measured stability limit, and what to do."""
+    l2 = problem.penalty.l2 + rule.coupled_decay
+    limit = curvature.measure(engine, problem, rows, n, l2).limit(batch_size)
+    hint = (
+        f"The measured stability limit for batch size {batch_size} is about {limit:.3g}; use a "
+        "smaller learning_rate, or learning_rate='auto'."
+    )
+    spread = curvature.measure_spread(problem, rows, n)
+    if spread > WIDE_SPREAD:
+        hint += f" Columns of X differ in scale by a factor of {spread:.3g}: standardize them."
+    return limit, hint
