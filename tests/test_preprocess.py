@@ -443,6 +443,12 @@ def test_target_values(table):
         target_values(Table("x", 1, {"y": Other("y", "lists")}), "y")
 
 
+def test_a_target_of_damaged_numbers(table):
+    rows = "".join(f"1,{k % 40}\n" for k in range(400))
+    with pytest.raises(DataError, match=r"'y' holds numbers, but 'n/k' in row 401 \(line 402\)"):
+        target_values(table(f"a,y\n{rows}1,n/k\n"), "y")
+
+
 def test_split_is_a_seeded_partition():
     training, validation = split(1000, 0.2, seed=3)
     assert len(validation) == 200

@@ -43,18 +43,18 @@ class Bar:
     ) -> None:
         self.label = label
         self.epochs = epochs
-        self._console = console
+        # Loaded here, not in start(): the clock of the run is not running yet.
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def start(self, total_updates: int) -> None:
         """Show the bar at 0 of `total_updates` updates."""
-        from rich.console import Console
-
-        console = self._console or Console(stderr=True)
-        if not console.is_terminal:
+        if not (self._console.is_terminal or self._console.is_jupyter):
             return
-        self._progress = _progress(console, self.label)
+        self._progress = _progress(self._console, self.label)
         self._task = self._progress.add_task(self.label, total=max(total_updates, 1), status="")
         self._progress.start()
 
@@ -72,7 +72,6 @@ class Bar:
             return
         wide = self._progress.console.width >= _WIDE
         digits = 4 if wide else 3
-        of = f"/{self.epochs}" if self.epochs else ""
         parts = [f"loss {loss:.{digits}g}"]
         if validation_loss is not None and not math.isnan(validation_loss):
             parts.append(f"{'validation' if wide else 'val'} {validation_loss:.{digits}g}")
@@ -81,7 +80,8 @@ class Bar:
         if not wide:
             parts[-1] = parts[-1].replace(" samples", "").replace(" ", "")
         if wide or not self.label:
-            parts.insert(0, f"epoch {epoch + 1}{of}")
+            now = f"{min(epoch + 1, self.epochs)}/{self.epochs}" if self.epochs else f"{epoch + 1}"
+            parts.insert(0, f"epoch {now}")
         self._progress.update(self._task, completed=updates, status="  ".join(parts))
 
     def stop(self) -> None:

@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 a bug in schuss, 2 wrong input, 130 interrupted.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -76,7 +75,7 @@ def _report(error: BaseException) -> int:
         console.error(error.format_message())
         return 2
     if isinstance(error, SchussError):
-        console.error(_with_options(str(error)))
+        console.error(console.as_options(str(error)))
         return 2
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
@@ -90,13 +89,6 @@ def _report(error: BaseException) -> int:
         "with the output of 'schuss info'. SCHUSS_DEBUG=1 shows the traceback."
     )
     return 1
-
-
-def _with_options(message: str) -> str:
-    """Errors name arguments of :func:`schuss.fit`; here they are options."""
-    return re.sub(
-        r"^([a-z]\w*(?:_\w+)*)=", lambda m: f"--{m[1].replace('_', '-')}=", message, count=1
-    )
 
 
 EXAMPLES = """\b

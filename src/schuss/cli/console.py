@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-__all__ = ["Notes", "error"]
+__all__ = ["Notes", "as_options", "error"]
 
 
 def _line(kind: str, colour: str, message: str) -> None:
     text = " ".join(message.split())
-    click.echo(f"{click.style(kind, fg=colour, bold=True)}: {text}", err=True)
+    kind = kind if os.environ.get("NO_COLOR") else click.style(kind, fg=colour, bold=True)
+    click.echo(f"{kind}: {text}", err=True)
+
+
+def as_options(message: str) -> str:
+    """A message of the library, whose arguments are options here.
+
+    >>> as_options("batch_size=0: expected a number; use learning_rate='auto'.")
+    "--batch-size=0: expected a number; use --learning-rate='auto'."
+    """
+
+    def option(found: re.Match[str]) -> str:
+        return "--" + found[0].replace("_", "-")
+
+    message = re.sub(r"\b[a-z]\w*_\w+(?==)", option, message)
+    return re.sub(r"^[a-z]\w*(?==)", option, message)
 
 
 def error(message: str) -> None:
@@ -38,17 +55,30 @@ class Notes:
         _line("warning", "yellow", message)
 
     @contextmanager
-    def warnings(self) -> Iterator[None]:
-        """Show Python's warnings as lines of this command, each once."""
+    def warnings(self, hints: Mapping[type[Warning], str] | None = None) -> Iterator[None]:
+        """Show Python's warnings as lines of this command, each once.
+
+        Parameters
+        ----------
+        hints : dict of warning class to str
+            What to do, in place of the message's last sentences.
+        """
+        from schuss.errors import InterruptedWarning
+
         seen = set()
 
-        def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        def show(message: Any, *_: Any, **__: Any) -> None:
             if str(message) not in seen:
                 seen.add(str(message))
-                self.warn(str(message))
+                hint = (hints or {}).get(type(message))
+                text = (
+                    str(message) if hint is None else f"{str(message).partition('. ')[0]}. {hint}"
+                )
+                self.warn(as_options(text))
 
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.simplefilter("ignore", DeprecationWarning)
+            for category in (DeprecationWarning, InterruptedWarning):
+                warnings.simplefilter("ignore", category)
             warnings.showwarning = show
             yield

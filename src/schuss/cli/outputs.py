@@ -75,5 +75,11 @@ def _write_csv(stream: TextIO, columns: dict[str, np.ndarray]) -> None:
     writer.writerow(columns)
     rows = len(next(iter(columns.values())))
     for start in range(0, rows, _ROWS_PER_WRITE):
-        block = (array[start : start + _ROWS_PER_WRITE].tolist() for array in columns.values())
-        writer.writerows(zip(*block, strict=True))
+        block = (array[start : start + _ROWS_PER_WRITE] for array in columns.values())
+        writer.writerows(zip(*map(_cells, block), strict=True))
+
+
+def _cells(values: np.ndarray) -> list[object]:
+    """Values as they are written; float32 in the digits that float32 has."""
+    cells: list[object] = (values.astype(str) if values.dtype == "float32" else values).tolist()
+    return cells

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +14,17 @@ from schuss.progress import rate
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from schuss.cli.run import Options, Prepared
+    from schuss.cli.run import Prepared
     from schuss.result import Result
 
 __all__ = ["mean_loss", "plot", "score_name", "summary"]
 
 STOPPED = {
-    "epochs": "all epochs done",
-    "updates": "all updates done",
-    "time_limit": "time limit",
-    "tol": "no further improvement (--tol)",
-    "gtol": "gradient below --gtol",
-    "callback": "a callback",
-    "interrupted": "interrupted",
+    "updates": "--updates",
+    "time_limit": "--time-limit",
+    "tol": "--tol: no further improvement",
+    "gtol": "--gtol: the gradient is that small",
+    "interrupted": "Ctrl-C",
 }
 
 
@@ -52,53 +50,67 @@ def score_text(result: Result, X: np.ndarray, y: np.ndarray) -> str:
     return f"{value:.4f}" if result.classes is None else f"{100 * value:.2f} %"
 
 
-def summary(result: Result, results: list[Result], data: Prepared, options: Options) -> None:
-    """Print the table on standard output."""
+def summary(result: Result, results: list[Result], data: Prepared) -> None:
+    """Print the tables on standard output."""
     from rich.console import Console
 
-    Console().print(_table(result, results, data, options))
+    console = Console(markup=False, highlight=False)
+    console.print(_scores(result, data))
+    console.print(_facts(result, results))
 
 
-def _table(result: Result, results: list[Result], data: Prepared, options: Options) -> Table:
+def _scores(result: Result, data: Prepared) -> Table:
+    """Loss and score of both parts of the rows."""
     from rich import box
     from rich.table import Table
 
-    validated = len(data.y[1]) > 0
-    parts = [0, 1] if validated else [0]
+    parts = [0, 1] if len(data.y[1]) else [0]
+    sets = [(data.X[part], data.y[part]) for part in parts]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", style="bold")
+    table.add_column("", style="bold", min_width=_NAMES)
     for name in ("training", "validation")[: len(parts)]:
         table.add_column(name, justify="right")
-    sets = [(data.X[part], data.y[part]) for part in parts]
     table.add_row(str(result.loss), *(f"{mean_loss(result, X, y):.6g}" for X, y in sets))
     table.add_row(score_name(result), *(score_text(result, X, y) for X, y in sets))
     table.add_row("rows", *(f"{len(y):,}" for _, y in sets))
-    table.add_row("features", f"{data.encoder.width:,}", end_section=True)
-    for name, value in _run_rows(result, results, options):
-        table.add_row(name, value)
     return table
 
 
-def _run_rows(result: Result, results: list[Result], options: Options) -> list[tuple[str, str]]:
+_NAMES = 13  # characters of the longest name, so that both tables line up
+
+
+def _facts(result: Result, results: list[Result]) -> Table:
+    """What was run, and how fast."""
+    from rich.table import Table
+
     last = [part.history.last for part in results]
-    updates = sum(row["updates"] for row in last)
+    updates = sum(int(row["updates"]) for row in last)
     seconds = sum(row["seconds"] for row in last)
     samples = sum(row["samples"] for row in last)
-    rates = sorted(row["learning_rate"] for row in last)
-    rows = [("models", f"{len(results)}, one against the rest")] if len(results) > 1 else []
-    rows += [
-        ("epochs", f"{max(row['epoch'] for row in last):g}"),
-        ("updates", f"{updates:,}"),
-        ("batch size", f"{options.batch_size}"),
-        ("learning rate", " to ".join(dict.fromkeys(f"{r:.4g}" for r in (rates[0], rates[-1])))),
-        ("time", _duration(seconds)),
-        ("speed", rate(samples / seconds if seconds > 0 else math.nan)),
-        ("backend", result.backend),
+    epochs = max(int(row["epoch"]) for row in last)
+    each = f" for each of {len(results)} models, one against the rest" if len(results) > 1 else ""
+    speed = f", {rate(samples / seconds)}" if seconds > 0 else ""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column("", style="bold", min_width=_NAMES)
+    table.add_row("epochs", f"{epochs}{each}")
+    table.add_row("updates", f"{updates:,} of {result.config['batch_size']} rows")
+    table.add_row("learning rate", _schedules(results))
+    table.add_row("features", f"{result.n_features:,}")
+    table.add_row("time", f"{_duration(seconds)}{speed}")
+    table.add_row("backend", f"{result.backend}, {result.config['dtype']}")
+    reasons = {part.stop_reason for part in results} - {"epochs"}
+    if reasons:
+        table.add_row("stopped by", ", ".join(STOPPED.get(name, name) for name in sorted(reasons)))
+    return table
+
+
+def _schedules(results: list[Result]) -> str:
+    """The schedule, its numbers rounded; with several models, that of the first."""
+    texts = [
+        re.sub(r"\d+\.\d{5,}(?:e[-+]?\d+)?", lambda m: f"{float(m[0]):.4g}", text)
+        for text in dict.fromkeys(part.config["learning_rate"] for part in results)
     ]
-    reasons = {part.stop_reason for part in results}
-    if reasons - {"epochs"}:
-        rows.append(("stopped by", ", ".join(STOPPED.get(name, name) for name in sorted(reasons))))
-    return rows
+    return texts[0] + (" and others" if len(texts) > 1 else "")
 
 
 def _duration(seconds: float) -> str:
@@ -129,6 +141,7 @@ def plot(path: Path, results: list[Result], rows: int, title: str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 4.8), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
@@ -146,10 +159,15 @@ def plot(path: Path, results: list[Result], rows: int, title: str) -> None:
     _scale(upper, columns)
     _label_ends(upper, [end for end in ends if end is not None])
     _curve(lower, columns, rows, "learning_rate", None, "0.35")
-    lower.set_ylim(bottom=0)
+    lower.set_ylim(0, 1.15 * max(part["learning_rate"].max() for part in columns))
+    lower.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    lower.set_xlim(left=0)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=lower.get_xlim()[1] > 2, steps=[1, 2, 5, 10]))
     upper.set_ylabel(str(results[0].loss), fontsize=9)
     lower.set_ylabel("learning rate", fontsize=9)
     lower.set_xlabel("epochs", fontsize=9)
+    if len(results) > 1:
+        title += f": {len(results)} models, one against the rest, and their mean"
     upper.set_title(title, loc="left", fontsize=11)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())

@@ -17,7 +17,7 @@ from schuss.cli.outputs import check_distinct, check_writable
 from schuss.data import examples, preprocess, tables
 from schuss.data.preprocess import Encoder
 from schuss.data.tables import Table, counted, listing
-from schuss.errors import DataError
+from schuss.errors import DataError, ScalingWarning
 from schuss.progress import Bar
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Prepared:
         Training and validation rows.
     X : tuple of two ndarrays of shape (n_rows, n_features)
     y : tuple of two ndarrays of shape (n_rows,)
-    weight : ndarray or None
-        Weights of the training rows.
+    weight : tuple of two ndarrays, or None
     """
 
     source: str
@@ -57,7 +56,14 @@ class Prepared:
     task: Task
     X: tuple[np.ndarray, np.ndarray]
     y: tuple[np.ndarray, np.ndarray]
-    weight: np.ndarray | None
+    weight: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def validation(self) -> tuple[np.ndarray, ...] | None:
+        """The validation part, as :func:`schuss.fit` takes it."""
+        if not len(self.y[1]):
+            return None
+        return (self.X[1], self.y[1]) + (() if self.weight is None else (self.weight[1],))
 
 
 class Interrupted(Exception):
@@ -67,7 +73,7 @@ class Interrupted(Exception):
 def run(options: Options) -> int:
     """Train as the options say; return the exit code."""
     notes = Notes(options.quiet)
-    with notes.warnings():
+    with notes.warnings(_scaling_hint(options)):
         _check(options)
         table = _read(options, notes)
         data = _prepare(table, options, notes)
@@ -83,12 +89,28 @@ def run(options: Options) -> int:
         if options.plot:
             report.plot(options.plot, results, len(data.y[0]), data.source)
         if not options.quiet:
-            report.summary(result, results, data, options)
-    if any(part.stop_reason == "interrupted" for part in results):
-        saved = f"; its state is saved in {options.output}" if options.output else ""
-        notes.warn(f"training was interrupted{saved}")
+            report.summary(result, results, data)
+        _say_what_was_written(options, notes)
+    if result.stop_reason == "interrupted":
+        updates = int(result.history.last.get("updates", 0))
+        saved = f"; its state is in {options.output}" if options.output else ""
+        notes.warn(f"training was interrupted after {counted(updates, 'update')}{saved}")
         return INTERRUPTED
     return 0
+
+
+def _scaling_hint(options: Options) -> dict[type[Warning], str]:
+    """What to do about columns of different scale, in terms of options."""
+    return {} if options.standardize or options.example else {ScalingWarning: "Pass --standardize."}
+
+
+def _say_what_was_written(options: Options, notes: Notes) -> None:
+    if options.plot:
+        notes.say(f"loss curves drawn in {options.plot}")
+    if options.output:
+        notes.say(f"model saved in {options.output}")
+    else:
+        notes.say("the model was not saved; --output model.npz does that")
 
 
 # --------------------------------------------------------------------------------------- checks
@@ -192,7 +214,8 @@ def _prepare(table: Table, options: Options, notes: Notes) -> Prepared:
     chosen, told = task.choose(options.target, y, options.loss)
     if told:
         notes.say(told)
-    rows = preprocess.split(table.n_rows, options.validation, options.seed, chosen.classes)
+    labels = chosen.y if chosen.classes is not None else None
+    rows = preprocess.split(table.n_rows, options.validation, options.seed, labels)
     if options.validation and not len(rows[1]):
         raise DataError(
             f"--validation {options.validation:g} of {counted(table.n_rows, 'row')} is no row"
@@ -215,25 +238,26 @@ def _prepare(table: Table, options: Options, notes: Notes) -> Prepared:
         say=notes.say,
     )
     dtype = np.dtype(options.dtype)
+    weight = _weights(table, options, chosen)
     return Prepared(
         source=f"example {options.example}" if options.example else table.source,
         encoder=encoder,
         task=chosen,
         X=(encoder.encode(table, rows[0], dtype), encoder.encode(table, rows[1], dtype, notes.say)),
         y=(chosen.y[rows[0]], chosen.y[rows[1]]),
-        weight=_weights(table, options, chosen, rows[0]),
+        weight=None if weight is None else (weight[rows[0]], weight[rows[1]]),
     )
 
 
-def _weights(table: Table, options: Options, chosen: Task, rows: np.ndarray) -> np.ndarray | None:
-    """Sample weights of the training rows, with the weights of the classes multiplied in."""
+def _weights(table: Table, options: Options, chosen: Task) -> np.ndarray | None:
+    """Sample weights of all rows, with the weights of the classes multiplied in."""
     weight = None
     if options.weight:
-        weight = preprocess.target_values(table, options.weight)[rows]
+        weight = preprocess.target_values(table, options.weight)
         if weight.dtype.kind != "f":
             raise DataError(f"{table.source}: the weights in column {options.weight!r} are text")
     if isinstance(options.class_weight, dict):
-        weight = np.ones(len(rows)) if weight is None else weight.copy()
+        weight = np.ones(table.n_rows) if weight is None else weight
         known = {} if chosen.classes is None else {str(label): label for label in chosen.classes}
         for name, factor in options.class_weight.items():
             if name not in known:
@@ -241,7 +265,7 @@ def _weights(table: Table, options: Options, chosen: Task, rows: np.ndarray) -> 
                     f"--class-weight {name}={factor:g}: the target {options.target!r} has no class "
                     f"{name!r}{tables.suggestion(name, known)}"
                 )
-            weight[chosen.y[rows] == known[name]] *= factor
+            weight = np.where(chosen.y == known[name], weight * factor, weight)
     return weight
 
 
@@ -251,7 +275,7 @@ def _weights(table: Table, options: Options, chosen: Task, rows: np.ndarray) -> 
 def _fit(data: Prepared, options: Options, notes: Notes) -> tuple[Result, list[Result]]:
     """The model, and the models it consists of (itself, or one for each class)."""
     if not data.task.one_against_rest:
-        result = _fit_one(data, options, options.checkpoint, "")
+        result = _fit_one(data, options, options.checkpoint, "", notes)
         return result, [result]
     classes = data.task.classes
     assert classes is not None
@@ -265,9 +289,9 @@ def _fit(data: Prepared, options: Options, notes: Notes) -> tuple[Result, list[R
         checkpoint = options.checkpoint
         if checkpoint is not None:
             checkpoint = checkpoint.with_name(f"{checkpoint.stem}.class{k}{checkpoint.suffix}")
-        results.append(_fit_one(one, options, checkpoint, f"class {k + 1} of {count}"))
+        results.append(_fit_one(one, options, checkpoint, f"class {k + 1} of {count}", notes))
         if results[-1].stop_reason == "interrupted":
-            raise Interrupted(f"at class {label!r}, the {k + 1}. of {count}")
+            raise Interrupted(f"at class {str(label)!r}, number {k + 1} of {count}")
     return schuss.Result.one_against_rest(results, classes), results
 
 
@@ -276,19 +300,21 @@ def _signs(y: np.ndarray, label: Any) -> np.ndarray:
     return np.where(y == label, 1, -1)
 
 
-def _fit_one(data: Prepared, options: Options, checkpoint: Path | None, label: str) -> Result:
+def _fit_one(
+    data: Prepared, options: Options, checkpoint: Path | None, label: str, notes: Notes
+) -> Result:
     balanced = options.class_weight == "balanced"
     return schuss.fit(
         data.X[0],
         data.y[0],
         loss=data.task.loss,
-        batch_size=options.batch_size,
+        batch_size=_batch_size(options.batch_size, len(data.y[0])),
         learning_rate=options.learning_rate,
         epochs=options.epochs,
         rule=options.rule,
         alpha=options.alpha,
         l1_ratio=options.l1_ratio,
-        sample_weight=data.weight,
+        sample_weight=None if data.weight is None else data.weight[0],
         class_weight="balanced" if balanced else None,
         fit_intercept=not options.no_intercept,
         order=options.order,
@@ -296,7 +322,7 @@ def _fit_one(data: Prepared, options: Options, checkpoint: Path | None, label: s
         accumulate=options.accumulate,
         clip_norm=options.clip_norm,
         average=options.average,
-        validation=(data.X[1], data.y[1]) if len(data.y[1]) else None,
+        validation=data.validation,
         evaluate=options.evaluate,
         record_every=options.record_every,
         updates=options.updates,
@@ -307,14 +333,23 @@ def _fit_one(data: Prepared, options: Options, checkpoint: Path | None, label: s
         seed=options.seed,
         backend=options.backend,
         threads=options.threads,
-        checkpoint=_checkpoint(checkpoint, options.checkpoint_every),
-        progress=False if options.quiet else Bar(label, options.epochs),
+        checkpoint=_checkpoint(checkpoint, options.checkpoint_every, notes),
+        progress=False
+        if options.quiet
+        else Bar(label, None if options.updates else options.epochs),
     )
 
 
-def _checkpoint(path: Path | None, every: str) -> Any:
+def _batch_size(asked: int | str | None, rows: int) -> int | str:
+    """What was asked for; else 32, or all rows where there are fewer."""
+    return min(32, rows) if asked is None else asked
+
+
+def _checkpoint(path: Path | None, every: str, notes: Notes) -> Any:
     if path is None:
         return None
     from schuss.data import Checkpoint
 
+    if path.exists():
+        notes.say(f"going on from checkpoint {path}")
     return Checkpoint(path, every=int(every) if every.isdecimal() else every)

@@ -194,9 +194,7 @@ Examples:
     "--batch-size",
     metavar="N|full",
     type=_Number("full"),
-    default=32,
-    show_default=True,
-    help="Rows for each update; 'full' for all of them.",
+    help="Rows for each update; 'full' for all of them. [default: 32, or fewer rows]",
 )
 @_option(
     DESCENT,

@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from schuss.errors import unknown_name
 from schuss.data.preprocess import Encoder, target_values
 from schuss.data.tables import Table, read
+from schuss.errors import unknown_name
 
 __all__ = ["EXAMPLES", "Example", "load", "table"]
 

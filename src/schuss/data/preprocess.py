@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from schuss.errors import DataError
 from schuss.data.tables import Column, Numbers, Other, Table, Text, check_memory, counted, listing
+from schuss.errors import DataError
 
 __all__ = ["Categories", "Encoder", "Number", "split", "target_values"]
 
@@ -417,6 +417,18 @@ def _why_not_text(table: Table, column: Text) -> str | None:
     way = f" (or pass --keep {shlex.quote(column.name)})"
     if all(map(_DATE.fullmatch, values)):
         return f"holds dates or times ({values[0]!r}){way}"
+    if (damaged := _damaged_numbers(table, column)) is not None:
+        return damaged
+    if present > 100 and len(values) > 0.95 * present:
+        return f"looks like an identifier or free text: {len(values):,} values, nearly all distinct"
+    if named_like_id(column.name) and len(values) == present > 1:
+        return f"looks like an identifier: {present:,} values, all distinct{way}"
+    return None
+
+
+def _damaged_numbers(table: Table, column: Text) -> str | None:
+    """What keeps a column that is meant to hold numbers from doing so, or None."""
+    values = column.categories
     commas = [value for value in values if _COMMA_NUMBER.fullmatch(value)]
     if len(commas) > 0.5 * len(values):
         return (
@@ -425,17 +437,12 @@ def _why_not_text(table: Table, column: Text) -> str | None:
         )
     odd = [value for value in values if not _is_number(value)]
     if len(values) - len(odd) > 10 and _share(column, odd) < 0.1:
-        first = column.categories.index(odd[0])
-        row = int(np.argmax(column.codes == first))
+        row = int(np.argmax(column.codes == values.index(odd[0])))
+        others = f" and {counted(len(odd) - 1, 'more such value')}" if len(odd) > 1 else ""
         return (
-            f"holds numbers, but {odd[0]!r} in {table.row(row)}"
-            + (f" and {counted(len(odd) - 1, 'more such value')}" if len(odd) > 1 else "")
-            + f"; pass --missing {shlex.quote(odd[0])} if that stands for a missing value"
+            f"holds numbers, but {odd[0]!r} in {table.row(row)}{others}; pass "
+            f"--missing {shlex.quote(odd[0])} if that stands for a missing value"
         )
-    if present > 100 and len(values) > 0.95 * present:
-        return f"looks like an identifier or free text: {len(values):,} values, nearly all distinct"
-    if named_like_id(column.name) and len(values) == present > 1:
-        return f"looks like an identifier: {present:,} values, all distinct{way}"
     return None
 
 
@@ -653,6 +660,8 @@ def target_values(table: Table, name: str) -> np.ndarray:
             f"({int(missing.sum()):,} missing)"
         )
     if isinstance(column, Text):
+        if (damaged := _damaged_numbers(table, column)) is not None:
+            raise DataError(f"{table.source}: the target {name!r} {damaged}")
         return column.strings()
     _check_finite(table, column)
     return np.asarray(column.values, dtype=np.float64)

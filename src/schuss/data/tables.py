@@ -333,7 +333,7 @@ def _check_exists(path: Path) -> None:
     if not path.exists():
         near: list[str] = []
         if path.parent.is_dir():
-            near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+            near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1, cutoff=0.8)
         hint = f"; did you mean {path.with_name(near[0])}?" if near else ""
         raise DataError(f"{path}: no such file{hint}")
     if path.is_file() and path.stat().st_size == 0:
