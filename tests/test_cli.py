@@ -856,3 +856,12 @@ def test_durations():
         "2 min 5 s",
         "2 h 3 min",
     ]
+
+
+def test_the_manual_has_every_option():
+    page = Path(__file__).parents[1] / "docs" / "cli.rst"
+    text = page.read_text(encoding="utf-8")
+    for command in cli.commands.values():
+        for parameter in command.params:
+            for option in parameter.opts + parameter.secondary_opts:
+                assert not option.startswith("--") or f"`{option}" in text or f" {option}`" in text
