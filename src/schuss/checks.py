@@ -17,7 +17,7 @@ from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
 from schuss.formulas.spec import check_number
-from schuss.loop import Limits, Moment
+from schuss.plan import Limits, Moment
 from schuss.result import Result
 
 

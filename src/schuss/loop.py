@@ -7,141 +7,24 @@ progress, callbacks, checkpoints, signals.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from schuss.backends.protocol import Backend, Problem, Segment, State
+from schuss.backends.protocol import Segment, State
 from schuss.data.checkpoint import Checkpoint, Clock, same_run
-from schuss.data.order import Visits
 from schuss.errors import DivergenceError, InterruptedWarning, InvalidArgument
-from schuss.formulas.schedules import Schedule
 from schuss.history import COLUMNS, History, plain_columns
+from schuss.plan import Moment, Plan
+from schuss.signals import Asked, served
 
-__all__ = ["Limits", "Moment", "Plan", "Run", "Stopper"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """When to stop; None means never for that reason.
-
-    Attributes
-    ----------
-    epochs : int
-        Ignored where ``updates`` is given.
-    updates : int or None
-    time_limit : float or None
-        Seconds.
-    tol, patience
-        Stop after ``patience`` records that did not improve the loss by more than ``tol``.
-    gtol : float or None
-        Stop when the gradient's norm is at most this.
-    """
-
-    epochs: int
-    updates: int | None = None
-    time_limit: float | None = None
-    tol: float | None = None
-    patience: int = 5
-    gtol: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Everything a run is made of, checked and fixed before the first step.
-
-    Attributes
-    ----------
-    backend : Backend
-    problem : Problem
-    visits : Visits
-        The order, over the training rows.
-    train_rows : ndarray of int, shape (n_train,), or None
-        Where the training rows stand in X; None: they are all of them.
-    epoch_rows : int
-        Rows visited per epoch.
-    step_rows : int
-        Rows of one update: batch size times accumulated batches.
-    schedule : Schedule
-    limits : Limits
-    record_every : int or None
-        Updates between two rows of the history; None: once per epoch.
-    average_from : int or None
-        First update whose iterate joins the average; None: no average.
-    evaluate : callable or None
-        Full training loss and gradient norm at some parameters.
-    keep_running : bool
-        Whether the running loss has a column of its own.
-    validate : callable or None
-        Validation loss at some parameters.
-    config : dict
-        Settings that a checkpoint must share.
-    make_result : callable
-        ``(theta, run)`` to what the caller gets.
-    explain : callable
-        ``(learning rate)`` to (stability limit, hint) for a diverged run.
-    """
-
-    backend: Backend
-    problem: Problem
-    visits: Visits
-    train_rows: np.ndarray | None
-    epoch_rows: int
-    step_rows: int
-    schedule: Schedule
-    limits: Limits
-    record_every: int | None
-    average_from: int | None
-    evaluate: Callable[[np.ndarray], tuple[float, float]] | None
-    keep_running: bool
-    validate: Callable[[np.ndarray], float] | None
-    config: dict[str, Any]
-    make_result: Callable[[np.ndarray, Run], Any]
-    explain: Callable[[float], tuple[float, str]]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.epoch_rows // self.step_rows)
-
-    @property
-    def total_updates(self) -> int:
-        if self.limits.updates is not None:
-            return self.limits.updates
-        return self.limits.epochs * self.steps_per_epoch
-
-    @property
-    def segment_steps(self) -> int:
-        rows = self.backend.segment_rows(self.problem.n_features, self.step_rows)
-        return max(1, rows // self.step_rows)
-
-
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """What a callback sees: the run as it stands after a row of the history.
-
-    Attributes
-    ----------
-    epoch, updates : int
-        Finished epochs and updates.
-    history : History
-    coef : ndarray, shape (n_features,)
-        A copy of the coefficients (of their average, where one is kept).
-    intercept : float
-    """
-
-    epoch: int
-    updates: int
-    history: History
-    coef: np.ndarray
-    intercept: float
+__all__ = ["Run", "Stopper"]
 
 
 @dataclasses.dataclass
@@ -204,7 +87,7 @@ class Run:
         self.recorded_at = (0, 0.0)  # samples and seconds at the last record
         self.pending = False  # a row of the history is due at the state at hand
         self.stop_reason = ""
-        self.asked = _Asked()
+        self.asked = Asked()
 
     # ---- The loop ----
 
@@ -217,7 +100,7 @@ class Run:
         if self.progress:
             self.progress.start(plan.total_updates)
         try:
-            with _signals(self.asked, terminate=self.checkpoint is not None):
+            with served(self.asked, terminate=self.checkpoint is not None):
                 while not self._finished():
                     if not self.pending:
                         self._advance()
@@ -524,53 +407,3 @@ class Run:
         # A run that a limit ended may go on under a higher one; other reasons are final.
         if header["stop_reason"] in ("tol", "gtol", "callback"):
             self.stop_reason = header["stop_reason"]
-
-
-class _Asked:
-    """What signals have asked for, and whether Ctrl-C may raise where the program stands."""
-
-    def __init__(self) -> None:
-        self.interrupt = False
-        self.termination = False
-        self.raising = False
-
-    @contextlib.contextmanager
-    def may_raise(self) -> Iterator[None]:
-        """A stretch that KeyboardInterrupt may end: the state before it is kept."""
-        self.raising = True
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.interrupt = True
-            raise
-        finally:
-            self.raising = False
-
-    def on_interrupt(self, number: int, frame: Any) -> None:
-        """Ctrl-C: served now, or between segments; a second one ends whatever runs."""
-        again, self.interrupt = self.interrupt, True
-        if self.raising or again:
-            raise KeyboardInterrupt
-
-    def on_termination(self, number: int, frame: Any) -> None:
-        """SIGTERM: served between segments."""
-        self.termination = True
-
-
-@contextlib.contextmanager
-def _signals(asked: _Asked, terminate: bool) -> Iterator[None]:
-    """Turn Ctrl-C, and SIGTERM where wanted, into requests that the loop serves.
-
-    Only in the main thread, and only in place of Python's own handlers.
-    """
-    replaced: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            replaced[signal.SIGINT] = signal.signal(signal.SIGINT, asked.on_interrupt)
-        if terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            replaced[signal.SIGTERM] = signal.signal(signal.SIGTERM, asked.on_termination)
-    try:
-        yield
-    finally:
-        for number, handler in replaced.items():
-            signal.signal(number, handler)

@@ -25,7 +25,8 @@ from schuss.formulas import losses, rules, schedules
 from schuss.formulas.rules import Rule
 from schuss.formulas.spec import check_number
 from schuss.history import History
-from schuss.loop import Moment, Plan, Run
+from schuss.loop import Run
+from schuss.plan import Moment, Plan
 
 __all__ = ["minimize"]
 

@@ -39,7 +39,8 @@ from schuss.formulas import losses, rules
 from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
 from schuss.formulas.spec import check_number
-from schuss.loop import Moment, Plan, Run
+from schuss.loop import Run
+from schuss.plan import Moment, Plan
 from schuss.rates import choose_schedule, explain_divergence
 from schuss.result import Result
 

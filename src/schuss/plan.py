@@ -1,0 +1,134 @@
+"""What a run is made of: fixed before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss.backends.protocol import Backend, Problem
+from schuss.data.order import Visits
+from schuss.formulas.schedules import Schedule
+from schuss.history import History
+
+if TYPE_CHECKING:
+    from schuss.loop import Run
+
+__all__ = ["Limits", "Moment", "Plan"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """When to stop; None means never for that reason.
+
+    Attributes
+    ----------
+    epochs : int
+        Ignored where ``updates`` is given.
+    updates : int or None
+    time_limit : float or None
+        Seconds.
+    tol, patience
+        Stop after ``patience`` records that did not improve the loss by more than ``tol``.
+    gtol : float or None
+        Stop when the gradient's norm is at most this.
+    """
+
+    epochs: int
+    updates: int | None = None
+    time_limit: float | None = None
+    tol: float | None = None
+    patience: int = 5
+    gtol: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything a run is made of, checked and fixed before the first step.
+
+    Attributes
+    ----------
+    backend : Backend
+    problem : Problem
+    visits : Visits
+        The order, over the training rows.
+    train_rows : ndarray of int, shape (n_train,), or None
+        Where the training rows stand in X; None: they are all of them.
+    epoch_rows : int
+        Rows visited per epoch.
+    step_rows : int
+        Rows of one update: batch size times accumulated batches.
+    schedule : Schedule
+    limits : Limits
+    record_every : int or None
+        Updates between two rows of the history; None: once per epoch.
+    average_from : int or None
+        First update whose iterate joins the average; None: no average.
+    evaluate : callable or None
+        Full training loss and gradient norm at some parameters.
+    keep_running : bool
+        Whether the running loss has a column of its own.
+    validate : callable or None
+        Validation loss at some parameters.
+    config : dict
+        Settings that a checkpoint must share.
+    make_result : callable
+        ``(theta, run)`` to what the caller gets.
+    explain : callable
+        ``(learning rate)`` to (stability limit, hint) for a diverged run.
+    """
+
+    backend: Backend
+    problem: Problem
+    visits: Visits
+    train_rows: np.ndarray | None
+    epoch_rows: int
+    step_rows: int
+    schedule: Schedule
+    limits: Limits
+    record_every: int | None
+    average_from: int | None
+    evaluate: Callable[[np.ndarray], tuple[float, float]] | None
+    keep_running: bool
+    validate: Callable[[np.ndarray], float] | None
+    config: dict[str, Any]
+    make_result: Callable[[np.ndarray, Run], Any]
+    explain: Callable[[float], tuple[float, str]]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.epoch_rows // self.step_rows)
+
+    @property
+    def total_updates(self) -> int:
+        if self.limits.updates is not None:
+            return self.limits.updates
+        return self.limits.epochs * self.steps_per_epoch
+
+    @property
+    def segment_steps(self) -> int:
+        rows = self.backend.segment_rows(self.problem.n_features, self.step_rows)
+        return max(1, rows // self.step_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What a callback sees: the run as it stands after a row of the history.
+
+    Attributes
+    ----------
+    epoch, updates : int
+        Finished epochs and updates.
+    history : History
+    coef : ndarray, shape (n_features,)
+        A copy of the coefficients (of their average, where one is kept).
+    intercept : float
+    """
+
+    epoch: int
+    updates: int
+    history: History
+    coef: np.ndarray
+    intercept: float
