@@ -128,7 +128,7 @@ def test_the_table_shows_what_the_model_achieves():
     assert float(losses[2]) == pytest.approx(last["validation_loss"], rel=1e-4)
     assert float(losses[1]) == pytest.approx(last["train_loss"], rel=0.02)
     assert re.search(r"rows +354 +88", done.out)
-    assert "updates        240 of 32 rows" in done.out
+    assert "updates        240, of 32 rows each" in done.out
 
 
 def test_a_table_as_in_the_readme():
@@ -341,7 +341,7 @@ def test_stopping_rules_are_named():
     done = run("train --example diabetes --tol 1e9 --patience 2")
     assert "stopped by     --tol: no further improvement" in done.out
     done = run("train --example diabetes --updates 3")
-    assert "updates        3 of 32 rows" in done.out
+    assert "updates        3, of 32 rows each" in done.out
 
 
 # ------------------------------------------------------------------------------- schuss predict

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schuss.data.container import atomic_write
+from schuss.data.tables import counted
 from schuss.progress import rate
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ def _facts(result: Result, results: list[Result]) -> Table:
     speed = f", {rate(samples / seconds)}" if seconds > 0 else ""
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column("", style="bold", min_width=_NAMES)
+    batch = counted(result.config["batch_size"], "row")
     table.add_row("epochs", f"{epochs}{each}")
-    table.add_row("updates", f"{updates:,} of {result.config['batch_size']} rows")
+    table.add_row("updates", f"{updates:,}, of {batch} each")
     table.add_row("learning rate", _schedules(results))
     table.add_row("features", f"{result.n_features:,}")
     table.add_row("time", f"{_duration(seconds)}{speed}")
