@@ -39,7 +39,7 @@ def _from_environment(name: str) -> int | None:
     text = os.environ.get(name, "").split(",")[0].strip()
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise InvalidArgument(f"{name}={text!r}: expected an integer >= 1.")
     return int(text)
 
