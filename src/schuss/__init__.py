@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from schuss import backends, data, errors, losses, orders, rules, schedules
     from schuss.history import History
     from schuss.info import show_versions
-    from schuss.minimize import minimize
+    from schuss.minimization import minimize
     from schuss.result import Result, load
     from schuss.train import batches, fit, gradient
 
@@ -48,7 +48,7 @@ _HOMES = {
     "fit": "schuss.train",
     "gradient": "schuss.train",
     "load": "schuss.result",
-    "minimize": "schuss.minimize",
+    "minimize": "schuss.minimization",
     "show_versions": "schuss.info",
 }
 _ROOMS = ("backends", "data", "errors", "losses", "orders", "rules", "schedules")
