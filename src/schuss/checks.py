@@ -11,6 +11,8 @@ import numpy as np
 from schuss.backends import Backend
 from schuss.data import arrays
 from schuss.data import order as orders
+from schuss.data.checkpoint import Checkpoint, fingerprint
+from schuss.data.container import check_writable
 from schuss.errors import DataError, InvalidArgument, InvalidType, NotYet, SchussWarning
 from schuss.formulas.bijection import index_dtype, permute, round_keys
 from schuss.formulas.losses import Loss
@@ -29,6 +31,13 @@ class _Default(int):
 
 
 DEFAULT_BATCH_SIZE = _Default(32)
+
+
+def check_flags(**flags: Any) -> None:
+    """Raise InvalidType unless each is True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise InvalidType(f"{name}={value!r}: expected True or False.")
 
 
 def refuse_unsupported(asynchronous: bool, comm: Any) -> None:
@@ -73,14 +82,18 @@ def check_limits(
     epochs: Any, updates: Any, time_limit: Any, tol: Any, patience: Any, gtol: Any
 ) -> Limits:
     """When to stop."""
-    check_number("epochs", epochs, {">=": 1}, integer=True)
-    check_number("patience", patience, {">=": 1}, integer=True)
-    if time_limit is not None:
-        check_number("time_limit", time_limit, {">": 0.0})
-    for name, value in (("tol", tol), ("gtol", gtol)):
-        if value is not None:
-            check_number(name, value, {">=": 0.0})
-    return Limits(epochs, check_optional("updates", updates), time_limit, tol, patience, gtol)
+
+    def optional(name: str, value: Any, limits: dict[str, float]) -> float | None:
+        return None if value is None else float(check_number(name, value, limits))
+
+    return Limits(
+        epochs=check_number("epochs", epochs, {">=": 1}, integer=True),
+        updates=check_optional("updates", updates),
+        time_limit=optional("time_limit", time_limit, {">": 0.0}),
+        tol=optional("tol", tol, {">=": 0.0}),
+        patience=check_number("patience", patience, {">=": 1}, integer=True),
+        gtol=optional("gtol", gtol, {">=": 0.0}),
+    )
 
 
 def check_optional(name: str, value: Any) -> int | None:
@@ -102,16 +115,21 @@ def check_average(average: Any) -> int | None:
 
 def check_callbacks(callbacks: Any) -> tuple[Callable[[Moment], Any], ...]:
     """One callable or several, as a tuple."""
-    several = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    try:
+        several = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    except TypeError:
+        several = (callbacks,)
     for callback in several:
         if not callable(callback):
-            raise InvalidType(f"callbacks: {callback!r} is not callable.")
+            raise InvalidType(
+                f"callbacks: {callback!r} is not callable; expected a function or several."
+            )
     return several
 
 
 def check_rows(rows: Any, n: int) -> np.ndarray:
     """Row indices within the data."""
-    index = np.asarray(rows)
+    index = arrays.as_array(rows, "rows")
     if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
         raise InvalidArgument(
             f"rows: expected a non-empty one-dimensional array of integers, got shape {index.shape}"
@@ -162,7 +180,13 @@ def split(validation: Any, n: int, seed: int) -> tuple[np.ndarray | None, np.nda
     """Rows to train on and rows held out, where ``validation`` is a fraction."""
     if validation is None or isinstance(validation, (tuple, list)):
         return None, None
-    fraction = check_number("validation", validation, {">": 0.0, "<": 1.0})
+    try:
+        fraction = check_number("validation", validation, {">": 0.0, "<": 1.0})
+    except InvalidType:
+        raise InvalidType(
+            f"validation={validation!r}: expected a fraction of the rows (a number > 0 and < 1), "
+            "(X, y) or (X, y, sample_weight)."
+        ) from None
     held = round(n * fraction)
     if not 0 < held < n:
         raise InvalidArgument(
@@ -171,6 +195,13 @@ def split(validation: Any, n: int, seed: int) -> tuple[np.ndarray | None, np.nda
     shuffled = permute(n, round_keys(seed, -1), 0, n)
     rows = shuffled.astype(index_dtype(n))
     return np.sort(rows[held:]), np.sort(rows[:held])
+
+
+def validation_label(validation: Any) -> Any:
+    """How the configuration names the validation data."""
+    if validation is None:
+        return None
+    return "given" if isinstance(validation, (tuple, list)) else float(validation)
 
 
 def step_weights(the_order: orders.Order, weights: np.ndarray | None) -> np.ndarray | None:
@@ -182,6 +213,15 @@ def step_weights(the_order: orders.Order, weights: np.ndarray | None) -> np.ndar
     if weights is None or not isinstance(the_order, orders.weighted):
         return weights
     return np.full_like(weights, weights.mean(dtype=np.float64))
+
+
+def among_all_rows(values: np.ndarray | None, rows: np.ndarray | None, n: int) -> np.ndarray | None:
+    """Values of the training rows at their places among all rows; 0 elsewhere."""
+    if values is None or rows is None:
+        return values
+    spread = np.zeros(n, values.dtype)
+    spread[rows] = values
+    return spread
 
 
 def order_facts(
@@ -217,21 +257,40 @@ def warn_if_sorted(the_order: orders.Order, y: np.ndarray, rows: np.ndarray | No
 
 def starting_point(init: Any, n_features: int, dtype: np.dtype[Any]) -> np.ndarray:
     """Coefficients and intercept to start from."""
-    theta = np.zeros(n_features + 1, dtype)
     if init is None:
-        return theta
+        return np.zeros(n_features + 1, dtype)
     if isinstance(init, Result):
         init = (init.coef, init.intercept)
     if not isinstance(init, (tuple, list)) or len(init) != 2:
         raise InvalidType(f"init={init!r}: expected a Result or a pair (coef, intercept).")
-    coef = np.asarray(init[0], dtype=np.float64)
-    if coef.shape != (n_features,):
-        raise InvalidArgument(
-            f"init: coef has shape {coef.shape}, X has {n_features} columns: expected "
-            f"({n_features},)."
-        )
-    theta[:-1] = coef
-    theta[-1] = check_number("init: intercept", np.asarray(init[1]).item(), {})
-    if not np.isfinite(theta).all():
-        raise InvalidArgument("init: coef must be finite.")
+    coef, intercept = init
+    return parameters(coef, intercept, n_features, dtype, "init: ")
+
+
+def parameters(
+    coef: Any, intercept: Any, n_features: int, dtype: np.dtype[Any], where: str = ""
+) -> np.ndarray:
+    """Coefficients and intercept as one array, shape (n_features + 1,)."""
+    theta = np.empty(n_features + 1, dtype)
+    theta[:-1] = arrays.as_coefficients(coef, n_features, f"{where}coef", dtype)
+    if isinstance(intercept, np.ndarray) and intercept.size == 1:
+        intercept = intercept.item()
+    number = check_number(f"{where}intercept", intercept, {})
+    with np.errstate(over="ignore"):
+        theta[-1] = number
+    if not np.isfinite(theta[-1]):
+        raise InvalidArgument(f"{where}intercept={intercept!r}: too large for {dtype}.")
     return theta
+
+
+def checkpoint_facts(engine: Backend, checkpoint: Checkpoint, start: np.ndarray) -> dict[str, Any]:
+    """What else must agree for a resumed run to end with the same bits."""
+    if not isinstance(checkpoint, Checkpoint):
+        raise InvalidType(f"checkpoint={checkpoint!r}: expected schuss.data.Checkpoint(path, ...).")
+    check_writable(checkpoint.path, "checkpoint")
+    facts = {"start": fingerprint(start)}
+    if engine.name == "native":
+        from schuss import _native
+
+        facts["instruction_set"] = _native.instruction_set()
+    return facts

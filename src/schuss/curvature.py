@@ -70,16 +70,27 @@ def sample_rows(rows: np.ndarray | None, n: int, n_features: int) -> np.ndarray:
 
 
 def measure(
-    backend: Backend, problem: Problem, rows: np.ndarray | None, n: int, l2: float
+    backend: Backend,
+    problem: Problem,
+    rows: np.ndarray | None,
+    n: int,
+    l2: float,
+    frequency: np.ndarray | None = None,
 ) -> Curvature:
-    """Measure the curvature on a sample: power iterations by the gradient of a squared error."""
+    """Measure the curvature on a sample: power iterations by the gradient of a squared error.
+
+    ``frequency`` says how often the order visits each row per epoch; None: once.
+    """
     sample = sample_rows(rows, n, problem.n_features)
     bound = problem.loss.curvature_bound(problem.y[sample])
-    weight = None if problem.sample_weight is None else problem.sample_weight
+    weight = problem.sample_weight
+    visited = weight
+    if frequency is not None:
+        visited = (frequency if weight is None else frequency * weight).astype(problem.dtype)
     square = Problem(
         problem.X,
         np.zeros_like(problem.y),
-        weight,
+        visited,
         losses.squared_error(),
         fit_intercept=problem.fit_intercept,
     )
@@ -91,20 +102,29 @@ def measure(
         _, product = backend.gradient(square, direction, sample)
         product /= sample.size
         grown = float(np.linalg.norm(product))
+        if not np.isfinite(grown):
+            largest = float("inf")
+            break
         if not grown > 0 or abs(grown - largest) <= 1e-3 * grown:
             largest = max(largest, grown)
             break
         largest, direction = grown, product.astype(problem.dtype)
-    norms = np.einsum("ij,ij->i", problem.X[sample], problem.X[sample], dtype=np.float64)
+    with np.errstate(over="ignore"):
+        norms = np.einsum("ij,ij->i", problem.X[sample], problem.X[sample], dtype=np.float64)
     norms += problem.fit_intercept
     if weight is not None:
         norms *= weight[sample]
+    if frequency is not None:
+        norms[frequency[sample] == 0] = 0
     return Curvature(bound * largest + l2, bound * float(norms.max()) + l2, n)
 
 
 def measure_spread(problem: Problem, rows: np.ndarray | None, n: int) -> float:
     """Ratio of the largest to the smallest standard deviation among columns that vary."""
     sample = sample_rows(rows, n, problem.n_features)
-    spread = problem.X[sample].std(axis=0, dtype=np.float64)
-    varying = spread[spread > 0]
+    columns = problem.X[sample]
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = columns.std(axis=0, dtype=np.float64)
+    # A constant column varies by the rounding of its mean.
+    varying = spread[spread > 1e-12 * np.abs(columns[0].astype(np.float64))]
     return float(varying.max() / varying.min()) if varying.size else 1.0

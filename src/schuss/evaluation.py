@@ -82,8 +82,16 @@ def validation_problem(validation: Any, problem: Problem, classes: np.ndarray | 
         raise DataError(f"validation X: has {d} columns, X has {problem.n_features}.")
     loss = problem.loss
     if classes is not None:
-        y, _ = arrays.as_labels(validation[1], n, problem.dtype, loss.name, classes)
+        y, _ = arrays.as_labels(
+            validation[1], n, problem.dtype, loss.name, classes, name="validation y"
+        )
     else:
-        y = arrays.as_targets(validation[1], n, problem.dtype, loss.domain, loss.name)
-    weights = arrays.as_weights(validation[2], n, problem.dtype) if len(validation) == 3 else None
+        y = arrays.as_targets(
+            validation[1], n, problem.dtype, loss.domain, loss.name, name="validation y"
+        )
+    weights = None
+    if len(validation) == 3:
+        weights = arrays.as_weights(
+            validation[2], n, problem.dtype, name="validation sample_weight"
+        )
     return dataclasses.replace(problem, X=X, y=y, sample_weight=weights)

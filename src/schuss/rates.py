@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from schuss import curvature
-from schuss.backends import Backend, Problem
-from schuss.errors import ScalingWarning
+from schuss.backends import Problem
+from schuss.errors import DataError, ScalingWarning
 from schuss.formulas import schedules
 from schuss.formulas.rules import Rule
 from schuss.formulas.schedules import Schedule
@@ -25,7 +26,7 @@ WIDE_SPREAD = 100.0
 
 def choose_schedule(
     learning_rate: Any,
-    engine: Backend,
+    measure_limit: Callable[[], float],
     problem: Problem,
     rows: np.ndarray | None,
     n: int,
@@ -40,8 +41,12 @@ def choose_schedule(
     if rule.default_learning_rate is not None:
         peak, why = rule.default_learning_rate, f"usual for {rule.name}"
     else:
-        l2 = problem.penalty.l2 + rule.coupled_decay
-        limit = curvature.measure(engine, problem, rows, n, l2).limit(batch_size)
+        limit = measure_limit()
+        if not limit > 0:
+            raise DataError(
+                "learning_rate='auto': X is so large that the curvature of the loss overflows; "
+                "scale X, or give a number."
+            )
         peak = limit / 2 if np.isfinite(limit) else 1.0
         why = f"half the stability limit {limit:.4g} for batch size {batch_size}"
         momentum = getattr(rule, "momentum", 0.0)
@@ -68,16 +73,9 @@ def warn_if_unscaled(problem: Problem, rows: np.ndarray | None, n: int) -> None:
 
 
 def explain_divergence(
-    engine: Backend,
-    problem: Problem,
-    rows: np.ndarray | None,
-    n: int,
-    batch_size: int,
-    rule: Rule,
+    limit: float, problem: Problem, rows: np.ndarray | None, n: int, batch_size: int
 ) -> tuple[float, str]:
     """The measured stability limit, and what to do."""
-    l2 = problem.penalty.l2 + rule.coupled_decay
-    limit = curvature.measure(engine, problem, rows, n, l2).limit(batch_size)
     hint = (
         f"The measured stability limit for batch size {batch_size} is about {limit:.3g}; use a "
         "smaller learning_rate, or learning_rate='auto'."

@@ -8,32 +8,38 @@ from typing import Any
 
 import numpy as np
 
+from schuss import curvature
 from schuss.backends import Backend, Problem, State, choose
 from schuss.backends.protocol import Rows
 from schuss.checks import (
     DEFAULT_BATCH_SIZE,
+    among_all_rows,
     check_average,
     check_batch_size,
     check_callbacks,
     check_clip,
+    check_flags,
     check_limits,
     check_optional,
     check_penalty,
     check_rows,
+    checkpoint_facts,
     combine,
     encode,
     order_facts,
+    parameters,
     progress_of,
     refuse_unsupported,
     split,
     starting_point,
     step_weights,
+    validation_label,
     warn_if_sorted,
 )
-from schuss.data import arrays, container
+from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
-from schuss.errors import DataError, InvalidType
+from schuss.errors import DataError
 from schuss.evaluation import evaluator, validation_data, validator
 from schuss.formulas import losses, rules
 from schuss.formulas.losses import Loss
@@ -99,7 +105,7 @@ def fit(
     loss : str or Loss, default="squared_error"
         A name, a text form such as "huber(epsilon=1.35)", or an object of ``schuss.losses``.
     batch_size : int or "full", default=32
-        Rows per gradient, 1 ... n_samples.
+        Rows per gradient, 1 ... n_samples; the default shrinks to smaller data.
     learning_rate : float, str, Schedule or callable, default="auto"
         A number > 0, a text form such as "cosine(0.1, steps=1000)", an object of
         ``schuss.schedules``, or a function from step numbers to rates. "auto" measures the
@@ -152,7 +158,7 @@ def fit(
     seed : int, default=0
         Determines the order and the validation split.
     dtype : {"float32", "float64"}, optional
-        What to compute in; float32 data stay float32 by default, all else becomes float64.
+        What to compute in; by default float32 for float32 and float16 data, else float64.
     backend : {"auto", "reference", "jit", "native", "cuda"} or Backend, default="auto"
     threads : int, optional
         Most threads to use. Results do not depend on it.
@@ -199,37 +205,44 @@ def fit(
     >>> result.coef.round(3), round(result.intercept, 3)
     (array([1., 2., 3.]), 4.0)
     """
+    check_flags(fit_intercept=fit_intercept, drop_last=drop_last, asynchronous=asynchronous)
     refuse_unsupported(asynchronous, comm)
     the_loss, the_rule = losses.get(loss), rules.get(rule)
     penalty = check_penalty(alpha, l1_ratio, the_rule)
     matrix = arrays.as_matrix(X, arrays.resolve_dtype(dtype))
     n_all, n_features = matrix.shape
     targets, classes = encode(y, n_all, matrix.dtype, the_loss)
-    weights = combine(
-        arrays.as_weights(sample_weight, n_all, matrix.dtype),
-        arrays.class_weights(class_weight, targets, classes),
-    )
-    check_number("seed", seed, {">=": 0}, integer=True)
+    seed = check_number("seed", seed, {">=": 0}, integer=True)
     train_rows, held_out = split(validation, n_all, seed)
     n = n_all if train_rows is None else int(train_rows.size)
+    weights = combine(
+        arrays.as_weights(sample_weight, n_all, matrix.dtype),
+        arrays.class_weights(class_weight, targets, classes, train_rows),
+    )
     rows_per_step = check_batch_size(batch_size, n)
-    check_number("accumulate", accumulate, {">=": 1}, integer=True)
-    engine = choose(backend, the_loss, threads)
+    accumulate = check_number("accumulate", accumulate, {">=": 1}, integer=True)
+    engine = choose(backend, the_loss, check_optional("threads", threads))
 
     the_order = orders.get(order)
     objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept))
     problem = dataclasses.replace(objective, sample_weight=step_weights(the_order, weights))
-    visits = the_order.bind(
-        order_facts(engine, n, rows_per_step, seed, targets, weights, train_rows)
-    )
+    facts = order_facts(engine, n, rows_per_step, seed, targets, weights, train_rows)
+    visits = the_order.bind(facts)
+    frequency = among_all_rows(the_order.frequency(facts), train_rows, n_all)
     warn_if_sorted(the_order, targets, train_rows)
     whole_batches = n // rows_per_step * rows_per_step if drop_last else n
     step_rows = min(rows_per_step * accumulate, whole_batches)
     limits = check_limits(epochs, updates, time_limit, tol, patience, gtol)
     steps_per_epoch = -(-whole_batches // step_rows)
     total = limits.updates or limits.epochs * steps_per_epoch
+
+    def measure_limit() -> float:
+        l2 = penalty.l2 + the_rule.coupled_decay
+        found = curvature.measure(engine, problem, train_rows, n, l2, frequency)
+        return found.limit(step_rows)
+
     schedule = choose_schedule(
-        learning_rate, engine, problem, train_rows, n, step_rows, the_rule, total
+        learning_rate, measure_limit, problem, train_rows, n, step_rows, the_rule, total
     ).bind(steps_per_epoch)
 
     state = State.start(
@@ -248,21 +261,24 @@ def fit(
         "l1_ratio": float(l1_ratio),
         "fit_intercept": bool(fit_intercept),
         "clip_norm": state.clip_norm,
-        "average": int(average),
+        "average": check_average(average),
         "evaluate": evaluate,
-        "record_every": record_every,
-        "tol": tol,
-        "patience": patience,
-        "gtol": gtol,
+        "record_every": check_optional("record_every", record_every),
+        "tol": limits.tol,
+        "patience": limits.patience,
+        "gtol": limits.gtol,
         "seed": seed,
         "dtype": matrix.dtype.name,
         "backend": engine.name,
-        "validation": "given" if isinstance(validation, (tuple, list)) else validation,
+        "validation": validation_label(validation),
     }
     held_data = validation_data(validation, held_out, objective, classes)
     if checkpoint is not None:
-        facts = checkpoint_facts(engine, objective, held_data, state.theta, checkpoint)
-        config = {**config, **facts}
+        config |= checkpoint_facts(engine, checkpoint, state.theta)
+        config["data"] = fingerprint(matrix, targets, weights)
+        if held_data is not None and held_out is None:
+            held = held_data[0]
+            config["validation_data"] = fingerprint(held.X, held.y, held.sample_weight)
 
     def make_result(theta: np.ndarray, run: Run) -> Result:
         return Result(
@@ -277,7 +293,7 @@ def fit(
         )
 
     def explain(rate: float) -> tuple[float, str]:
-        return explain_divergence(engine, problem, train_rows, n, step_rows, the_rule)
+        return explain_divergence(measure_limit(), problem, train_rows, n, step_rows)
 
     everywhere: Rows = (0, n_all) if train_rows is None else train_rows
     plan = Plan(
@@ -289,8 +305,8 @@ def fit(
         step_rows=step_rows,
         schedule=schedule,
         limits=limits,
-        record_every=check_optional("record_every", record_every),
-        average_from=check_average(average),
+        record_every=config["record_every"],
+        average_from=config["average"],
         evaluate=evaluator(evaluate, gtol, engine, objective, everywhere, the_rule),
         keep_running=evaluate == "both",
         validate=validator(engine, held_data),
@@ -301,31 +317,6 @@ def fit(
     run = Run(plan, state, check_callbacks(callbacks), checkpoint, progress_of(progress))
     result: Result = run.execute()
     return result
-
-
-def checkpoint_facts(
-    engine: Backend,
-    problem: Problem,
-    held_data: tuple[Problem, Rows] | None,
-    theta: np.ndarray,
-    checkpoint: Checkpoint,
-) -> dict[str, Any]:
-    """What else must agree for a resumed run to end with the same bits."""
-    if not isinstance(checkpoint, Checkpoint):
-        raise InvalidType(f"checkpoint={checkpoint!r}: expected schuss.data.Checkpoint(path, ...).")
-    container.check_writable(checkpoint.path, "checkpoint")
-    facts = {
-        "data": fingerprint(problem.X, problem.y, problem.sample_weight),
-        "start": fingerprint(theta),
-    }
-    if held_data is not None and held_data[0] is not problem:
-        held = held_data[0]
-        facts["validation_data"] = fingerprint(held.X, held.y, held.sample_weight)
-    if engine.name == "native":
-        from schuss import _native
-
-        facts["instruction_set"] = _native.instruction_set()
-    return facts
 
 
 def gradient(
@@ -375,7 +366,7 @@ def gradient(
     n, d = matrix.shape
     targets, _ = encode(y, n, matrix.dtype, the_loss)
     weights = arrays.as_weights(sample_weight, n, matrix.dtype)
-    theta = starting_point((coef, intercept), d, matrix.dtype)
+    theta = parameters(coef, intercept, d, matrix.dtype)
     engine = choose(backend, the_loss)
     chosen = (0, n) if rows is None else check_rows(rows, n)
     total, summed = engine.gradient(Problem(matrix, targets, weights, the_loss), theta, chosen)
@@ -429,15 +420,16 @@ def batches(
     >>> [len(yb) for Xb, yb in schuss.batches(X, y, batch_size=2)]
     [2, 2, 1]
     """
-    data = np.asarray(X)
+    check_flags(drop_last=drop_last)
+    data = arrays.as_array(X, "X")
     if data.ndim == 0 or data.shape[0] == 0:
         raise DataError(f"X: expected at least one row, got shape {data.shape}.")
     n = data.shape[0]
-    targets = None if y is None else np.asarray(y)
+    targets = None if y is None else arrays.as_array(y, "y")
     if targets is not None and (targets.ndim == 0 or targets.shape[0] != n):
         raise DataError(f"y: has shape {targets.shape} but X has {n} rows.")
-    for name, value in (("seed", seed), ("epoch", epoch)):
-        check_number(name, value, {">=": 0}, integer=True)
+    seed = check_number("seed", seed, {">=": 0}, integer=True)
+    epoch = check_number("epoch", epoch, {">=": 0}, integer=True)
     size = check_batch_size(batch_size, n)
     labels = targets if targets is not None and targets.ndim == 1 else None
     weights = arrays.as_weights(sample_weight, n, np.dtype(np.float64))

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from schuss.errors import DataError, DataTypeError, InvalidArgument, InvalidType, NotYet
+from schuss.formulas.spec import check_number
 
 __all__ = [
+    "as_array",
+    "as_coefficients",
     "as_labels",
     "as_matrix",
     "as_targets",
@@ -46,18 +49,19 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any] | None:
     return found
 
 
-def _as_array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Return an array of any dtype and shape; nothing is copied that need not be."""
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidType(f"{name}: masked arrays are not accepted; fill or drop masked entries.")
     if hasattr(value, "tocsr"):
         raise NotYet(f"{name}: sparse matrices are not supported yet; pass {name}.toarray().")
     if isinstance(value, np.ndarray):
         return np.asarray(value)
-    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        return np.from_dlpack(value)
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
         return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: cannot be read as an array ({reason}).") from None
 
@@ -107,7 +111,7 @@ def check_finite(array: np.ndarray, name: str) -> None:
 
 def as_matrix(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> np.ndarray:
     """Return X as a C-contiguous float32 or float64 array of shape (n_samples, n_features)."""
-    array = _as_array(X, name)
+    array = as_array(X, name)
     if array.ndim != 2:
         hint = f"; for a single column pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
         raise DataError(
@@ -130,8 +134,21 @@ def as_vector(v: Any, n: int, name: str, dtype: np.dtype[Any]) -> np.ndarray:
     return vector
 
 
+def as_coefficients(w: Any, n_features: int, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return finite coefficients, one per column of X, in ``dtype``."""
+    array = as_array(w, name)
+    if array.shape != (n_features,):
+        raise DataError(
+            f"{name}: has shape {array.shape} but X has {n_features} columns; expected "
+            f"({n_features},)."
+        )
+    coef = _numeric(array, name, dtype)
+    check_finite(coef, name)
+    return coef
+
+
 def _one_dimension(v: Any, n: int, name: str) -> np.ndarray:
-    array = _as_array(v, name)
+    array = as_array(v, name)
     if array.ndim == 2 and array.shape[1] > 1:
         raise NotYet(f"{name}: {array.shape[1]} outputs are not supported yet; fit one at a time.")
     if array.ndim != 1:
@@ -142,38 +159,52 @@ def _one_dimension(v: Any, n: int, name: str) -> np.ndarray:
     return array
 
 
-def as_targets(y: Any, n: int, dtype: np.dtype[Any], domain: str, loss: str) -> np.ndarray:
+def as_targets(
+    y: Any, n: int, dtype: np.dtype[Any], domain: str, loss: str, name: str = "y"
+) -> np.ndarray:
     """Return y for a loss on numbers (domain real or nonnegative)."""
-    array = _one_dimension(y, n, "y")
+    array = _one_dimension(y, n, name)
     if array.dtype.kind in "OUS":
         raise DataTypeError(
-            f"y: dtype {array.dtype} is not accepted by loss={loss!r} ({ACCEPTED}); "
+            f"{name}: dtype {array.dtype} is not accepted by loss={loss!r} ({ACCEPTED}); "
             "class labels need a classification loss such as 'log_loss'."
         )
-    targets = _numeric(array, "y", dtype)
-    check_finite(targets, "y")
+    targets = _numeric(array, name, dtype)
+    check_finite(targets, name)
     if domain == "nonnegative" and (targets < 0).any():
         k = int(np.flatnonzero(targets < 0)[0])
-        raise DataError(f"y[{k}] is {targets[k]}: loss={loss!r} accepts numbers >= 0.")
+        raise DataError(f"{name}[{k}] is {targets[k]}: loss={loss!r} accepts numbers >= 0.")
     return targets
 
 
 def as_labels(
-    y: Any, n: int, dtype: np.dtype[Any], loss: str, classes: np.ndarray | None = None
+    y: Any,
+    n: int,
+    dtype: np.dtype[Any],
+    loss: str,
+    classes: np.ndarray | None = None,
+    name: str = "y",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return y as -1 and +1, and the two classes; ``classes`` are those of the training labels."""
-    array = _one_dimension(y, n, "y")
+    array = _one_dimension(y, n, name)
+    if array.dtype.kind == "c":
+        raise DataTypeError(f"{name}: complex labels have no order; use numbers or text.")
     if array.dtype.kind == "f":
-        check_finite(array, "y")
+        check_finite(array, name)
     try:
         found, member = np.unique(array, return_inverse=True)
     except TypeError:
-        raise DataTypeError("y: labels of mixed types cannot be sorted; use one type.") from None
+        raise DataTypeError(
+            f"{name}: labels of mixed types (or missing ones) cannot be sorted; use one type."
+        ) from None
+    missing = found != found  # NaN and NaT differ from themselves
+    if missing.any():
+        raise DataError(f"{name}: {found[missing][0]!r} is not a label; drop such rows.")
     if classes is not None:
         unknown = [label for label in found.tolist() if label not in classes.tolist()]
         if unknown:
             raise DataError(
-                f"y: label {unknown[0]!r} was not among the classes {classes.tolist()}."
+                f"{name}: label {unknown[0]!r} was not among the classes {classes.tolist()}."
             )
         member = np.searchsorted(classes, found)[member]
         found = classes
@@ -182,37 +213,49 @@ def as_labels(
         shown = ", ".join(repr(label) for label in found[:5].tolist())
         more = ", ..." if found.size > 5 else ""
         raise DataError(
-            f"y: loss={loss!r} accepts exactly two label values, got {found.size} ({shown}{more})"
-            f"{hint}."
+            f"{name}: loss={loss!r} accepts exactly two label values, got {found.size} "
+            f"({shown}{more}){hint}."
         )
     return np.where(member == 1, 1, -1).astype(dtype), found
 
 
-def as_weights(w: Any, n: int, dtype: np.dtype[Any]) -> np.ndarray | None:
+def as_weights(
+    w: Any, n: int, dtype: np.dtype[Any], name: str = "sample_weight"
+) -> np.ndarray | None:
     """Return sample weights, or None where none are given."""
     if w is None:
         return None
-    weights = as_vector(w, n, "sample_weight", dtype)
+    weights = as_vector(w, n, name, dtype)
     if (weights < 0).any():
         k = int(np.flatnonzero(weights < 0)[0])
-        raise DataError(f"sample_weight[{k}] is {weights[k]}: expected numbers >= 0.")
+        raise DataError(f"{name}[{k}] is {weights[k]}: expected numbers >= 0.")
     if not weights.any():
-        raise DataError("sample_weight: all weights are zero.")
+        raise DataError(f"{name}: all weights are zero.")
     return weights
 
 
 def class_weights(
-    class_weight: Any, y: np.ndarray, classes: np.ndarray | None
+    class_weight: Any,
+    y: np.ndarray,
+    classes: np.ndarray | None,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """Return the weight of each row that ``class_weight`` asks for; y holds -1 and +1."""
+    """Return the weight of each row that ``class_weight`` asks for; y holds -1 and +1.
+
+    "balanced" counts the training rows, ``rows``, where others are held out.
+    """
     if class_weight is None:
         return None
     if classes is None:
         raise InvalidArgument("class_weight: only a classification loss has classes.")
     positive = y > 0
-    if class_weight == "balanced":
-        counts = np.array([np.count_nonzero(~positive), np.count_nonzero(positive)])
-        pair = y.size / (2.0 * counts)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        counted = positive if rows is None else positive[rows]
+        counts = np.array([np.count_nonzero(~counted), np.count_nonzero(counted)])
+        if not counts.all():
+            absent = classes.tolist()[int(np.argmin(counts))]
+            raise DataError(f"class_weight='balanced': no training row has the label {absent!r}.")
+        pair = counted.size / (2.0 * counts)
     elif isinstance(class_weight, Mapping):
         labels = classes.tolist()
         unknown = [label for label in class_weight if label not in labels]
@@ -220,9 +263,11 @@ def class_weights(
             raise InvalidArgument(
                 f"class_weight: {unknown[0]!r} is not a class; the classes are {labels}."
             )
+        for label, weight in class_weight.items():
+            check_number(f"class_weight[{label!r}]", weight, {">=": 0.0})
         pair = np.array([float(class_weight.get(label, 1.0)) for label in labels])
-        if not (np.isfinite(pair).all() and (pair >= 0).all() and pair.any()):
-            raise InvalidArgument(f"class_weight={class_weight!r}: expected numbers >= 0.")
+        if not pair.any():
+            raise InvalidArgument(f"class_weight={class_weight!r}: all weights are zero.")
     else:
         raise InvalidType(
             f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from class to "

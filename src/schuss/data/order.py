@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
-from schuss.errors import InvalidArgument
+from schuss.errors import DataError, InvalidArgument
 from schuss.formulas import bijection
 from schuss.formulas.bijection import draw, index_dtype, round_keys
 from schuss.formulas.spec import Spec, Table, parameter
@@ -125,6 +125,16 @@ class Order(Spec):
         """
         raise NotImplementedError
 
+    def frequency(self, facts: Facts) -> np.ndarray | None:
+        """How often each row comes per epoch on average, shape (n,); None: all equally often.
+
+        Parameters
+        ----------
+        facts : Facts
+        """
+        del facts
+        return None
+
 
 ORDERS: Table[Order] = Table("order", Order)
 
@@ -216,6 +226,8 @@ class weighted(Order):
             raise InvalidArgument(
                 "order='weighted' needs weights: give sample_weight or class_weight."
             )
+        if not facts.weights.any():
+            raise DataError("order='weighted': the weights of all training rows are zero.")
         upper = np.cumsum(facts.weights, dtype=np.float64)
         last = int(np.flatnonzero(facts.weights)[-1])
 
@@ -225,6 +237,12 @@ class weighted(Order):
             return np.minimum(rows, last).astype(index_dtype(facts.n))
 
         return Visits(facts.n, indices)
+
+    def frequency(self, facts: Facts) -> np.ndarray | None:
+        """Weight of each row, relative to the mean."""
+        assert facts.weights is not None
+        mean = facts.weights.mean(dtype=np.float64)
+        return np.asarray(facts.weights / mean, dtype=np.float64)
 
 
 @row
@@ -275,6 +293,14 @@ class stratified(Order):
             if self.balanced
             else _in_proportion(facts, member, counts, first, by_class, lookup)
         )
+
+    def frequency(self, facts: Facts) -> np.ndarray | None:
+        """With ``balanced``, rows of rare classes come more often."""
+        if not self.balanced:
+            return None
+        assert facts.labels is not None
+        _, member, counts = np.unique(facts.labels, return_inverse=True, return_counts=True)
+        return np.asarray(facts.n / (counts.size * counts))[member]
 
 
 Lookup = Callable[[int, int, np.ndarray], np.ndarray]
