@@ -32,7 +32,7 @@ FAST: dict[str, Any] = {
 
 def _select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     """One function of (which, *arguments) that runs the chosen one."""
-    head = njit(functions[0], **FAST)
+    head = functions[0] if hasattr(functions[0], "py_func") else njit(functions[0], **FAST)
     if len(functions) == 1:
 
         @njit(**FAST)
@@ -53,7 +53,6 @@ def _select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
 
 value_of = _select(FORMULAS.values)
 slope_of = _select(FORMULAS.slopes)
-update_of = _select(FORMULAS.rules)
 soften = njit(shrink_towards_zero, **FAST)
 
 
@@ -71,13 +70,13 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
 # ---- Shared primitives ---------------------------------------------------------------------------
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def row_of(visit, s):  # type: ignore[no-untyped-def]
     """Row at place ``s`` of a visit."""
     return visit.rows[s] if visit.rows.size else visit.start + s
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def dot(x, w, d):  # type: ignore[no-untyped-def]
     """Sum of products over ``d`` elements."""
     total = x.dtype.type(0)
@@ -86,7 +85,7 @@ def dot(x, w, d):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def weigh(data, i, margin):  # type: ignore[no-untyped-def]
     """Weighted loss (float64) and weighted slope (X's dtype) of one sample."""
     T = data.X.dtype.type
@@ -95,7 +94,7 @@ def weigh(data, i, margin):  # type: ignore[no-untyped-def]
     return float(value), T(weight * slope_of(data.loss, margin, data.y[i], data.p))
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def add_to_average(average, averaged, theta):  # type: ignore[no-untyped-def]
     """One iterate into the running mean of ``averaged`` iterates, itself among them."""
     part = 1.0 / averaged
@@ -150,7 +149,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
 # ---- Gradient ------------------------------------------------------------------------------------
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def add_row(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
     """Add one row's gradient; return its loss and slope."""
     d = data.X.shape[1]
@@ -162,7 +161,7 @@ def add_row(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
     return value, slope
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def add_four_rows(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
     """Add four rows' gradients in one pass; return their summed loss and slope."""
     X = data.X
@@ -185,7 +184,7 @@ def add_four_rows(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
     return v0 + v1 + v2 + v3, ((s0 + s1) + s2) + s3
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def tile_gradient(data, visit, begin, end, w, gradient):  # type: ignore[no-untyped-def]
     """Sum of the gradients of places begin <= s < end in X's dtype; return the summed loss."""
     total = 0.0
@@ -207,7 +206,7 @@ def tile_gradient(data, visit, begin, end, w, gradient):  # type: ignore[no-unty
     return total
 
 
-@njit(**FAST)
+@njit(**FAST, forceinline=True)
 def sum_gradient(data, visit, begin, end, theta, partial, total):  # type: ignore[no-untyped-def]
     """Add the gradient of begin <= s < end to ``total``, tile after tile; return the loss."""
     summed = 0.0
@@ -255,25 +254,35 @@ def _variance(digest: str) -> Callable[..., Any]:
 # ---- Mini-batch descent --------------------------------------------------------------------------
 
 
-@njit(**FAST)
-def update_one(rule, theta, slots, j, g, c):  # type: ignore[no-untyped-def]
-    """Run the rule on weight ``j`` and its slots; return the new weight."""
-    none = theta.dtype.type(0)
-    n_slots = slots.shape[0]
-    a = slots[0, j] if n_slots > 0 else none
-    b = slots[1, j] if n_slots > 1 else none
-    w, a, b = update_of(rule, theta[j], g, a, b, c)
-    if n_slots > 0:
-        slots[0, j] = a
-    if n_slots > 1:
-        slots[1, j] = b
-    theta[j] = w
+def _loop(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop over the weights begin <= j < end for one rule; empty slots are not used."""
+    rule = njit(formula, **FAST, forceinline=True)
+
+    @njit(**FAST)
+    def update(theta, first, second, total, scale, decay, c, begin, end):  # type: ignore[no-untyped-def]
+        T = theta.dtype.type
+        for j in range(begin, end):
+            a = first[j] if first.size else T(0)
+            b = second[j] if second.size else T(0)
+            g = T(total[j] * scale) + decay * theta[j]
+            theta[j], a, b = rule(theta[j], g, a, b, c)
+            if first.size:
+                first[j] = a
+            if second.size:
+                second[j] = b
+
+    return update
 
 
-@njit(**FAST)
+update_all = _select(tuple(_loop(rule) for rule in FORMULAS.rules))
+
+
+@njit(**FAST, forceinline=True)
 def finish(total, count, updates, step, fit_intercept, parameters, averaged):  # type: ignore[no-untyped-def]
     """Turn a summed gradient into one update; return its norm before clipping."""
     theta, slots = parameters.theta, parameters.slots
+    first = slots[0] if slots.shape[0] > 0 else theta[:0]
+    second = slots[1] if slots.shape[0] > 1 else theta[:0]
     d = theta.size - 1
     T = theta.dtype.type
     mean = 1.0 / count
@@ -287,8 +296,7 @@ def finish(total, count, updates, step, fit_intercept, parameters, averaged):  #
     decay = T(updates.l2 * factor)
     constants = updates.constants[step if updates.constants.shape[0] > 1 else 0]
     c = constants.astype(theta.dtype)
-    for j in range(d):
-        update_one(updates.rule, theta, slots, j, T(total[j] * scale) + decay * theta[j], c)
+    update_all(updates.rule, theta, first, second, total, scale, decay, c, 0, d)
     if updates.l1 > 0:
         amount = T(constants[0] * updates.l1)
         for j in range(d):
@@ -296,7 +304,7 @@ def finish(total, count, updates, step, fit_intercept, parameters, averaged):  #
     if fit_intercept:
         if c.size > 1:
             c[1] = 1  # the intercept does not decay
-        update_one(updates.rule, theta, slots, d, T(total[d] * scale), c)
+        update_all(updates.rule, theta, first, second, total, scale, T(0), c, d, d + 1)
     if parameters.average.size:
         add_to_average(parameters.average, averaged + 1, theta)
     return norm
@@ -354,17 +362,7 @@ def _apply(digest: str) -> Callable[..., Any]:
         _ = digest
         T = param.dtype.type
         c = constants.astype(param.dtype)
-        none = T(0)
-        for j in range(param.size):
-            g = gradient[j] + T(decay) * param[j]
-            a = slots[0][j] if slots[0].size else none
-            b = slots[1][j] if slots[1].size else none
-            w, a, b = update_of(rule, param[j], g, a, b, c)
-            param[j] = w
-            if slots[0].size:
-                slots[0][j] = a
-            if slots[1].size:
-                slots[1][j] = b
+        update_all(rule, param, slots[0], slots[1], gradient, T(1), T(decay), c, 0, param.size)
 
     return apply
 
