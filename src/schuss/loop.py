@@ -129,6 +129,13 @@ class Run:
         return state.theta
 
     @property
+    def running_loss(self) -> float:
+        """Mean loss over the steps since the last row of the history; NaN where not known."""
+        if not (self.plan.knows_loss and self.loss_rows):
+            return float("nan")
+        return self.loss_sum / self.loss_rows
+
+    @property
     def seconds(self) -> float:
         """Training time so far, that of the process before a resume included."""
         return self.elapsed + time.perf_counter() - self.began
@@ -234,7 +241,7 @@ class Run:
     def _record(self, evaluate: bool = True) -> None:
         """Append a row to the history; without evaluating anything where time is short."""
         plan, theta = self.plan, self.theta
-        running = self.loss_sum / self.loss_rows if self.loss_rows else float("nan")
+        running = self.running_loss
         loss, norm, validation = running, self.gradient_norm, float("nan")
         if evaluate:
             with self.asked.may_raise():
@@ -285,9 +292,7 @@ class Run:
 
     def _show(self) -> None:
         row = self.history.last
-        running = row.get("train_loss", float("nan"))
-        if self.loss_rows:
-            running = self.loss_sum / self.loss_rows
+        running = self.running_loss if self.loss_rows else row.get("train_loss", float("nan"))
         samples, since = self.recorded_at
         fresh, passed = self.samples - samples, self.seconds - since
         speed = fresh / passed if fresh and passed > 0 else row.get("samples_per_second", 0.0)

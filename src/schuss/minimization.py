@@ -13,12 +13,14 @@ from schuss.checks import (
     check_batch_size,
     check_callbacks,
     check_clip,
+    check_flags,
     check_limits,
     check_optional,
+    checkpoint_facts,
     progress_of,
 )
 from schuss.data import order as orders
-from schuss.data.arrays import FLOATS, check_finite
+from schuss.data.arrays import FLOATS, as_array, check_finite
 from schuss.data.checkpoint import Checkpoint, fingerprint
 from schuss.errors import DataError, DataTypeError, InvalidArgument, InvalidType
 from schuss.formulas import losses, rules, schedules
@@ -62,8 +64,10 @@ class FunctionBackend:
         self.data = data
 
     def segment_rows(self, n_features: int, batch_size: int) -> int:
-        """A hundred steps: the function's cost is not known."""
-        return 100 * batch_size
+        """As many steps as read a million elements, a hundred at most: the cost is not known."""
+        per_row = sum(array.size // array.shape[0] for array in self.data)
+        steps = 1_000_000 // (n_features + batch_size * per_row)
+        return min(max(1, steps), 100) * batch_size
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps."""
@@ -75,8 +79,7 @@ class FunctionBackend:
             chosen = rows[k * size : (k + 1) * size]
             batch = [array[chosen] for array in self.data]
             seen = state.theta.reshape(self.shape)
-            if self.loss_fn is not None:
-                total += float(self.loss_fn(seen, *batch)) * chosen.size
+            total += self._loss(seen, batch) * chosen.size
             gradient = self._gradient(seen, batch)
             norm = float(np.linalg.norm(gradient))
             if state.clip_norm and norm > state.clip_norm:
@@ -86,12 +89,24 @@ class FunctionBackend:
             state.step += 1
         return total, norm
 
+    def _loss(self, theta: np.ndarray, batch: list[np.ndarray]) -> float:
+        """The user's loss, 0 where there is none."""
+        if self.loss_fn is None:
+            return 0.0
+        loss = np.asarray(self.loss_fn(theta, *batch))
+        if loss.size != 1 or loss.dtype.kind not in "fiub":
+            raise InvalidArgument(
+                f"loss_fn: returned shape {loss.shape} of {loss.dtype}; expected one real number."
+            )
+        return float(loss.item())
+
     def _gradient(self, theta: np.ndarray, batch: list[np.ndarray]) -> np.ndarray:
         """The user's gradient as a vector of its own."""
         gradient = np.asarray(self.grad_fn(theta, *batch))
-        if gradient.shape != self.shape:
+        if gradient.shape != self.shape or gradient.dtype.kind not in "fiub":
             raise InvalidArgument(
-                f"grad_fn: returned shape {gradient.shape}, theta has shape {self.shape}."
+                f"grad_fn: returned shape {gradient.shape} of {gradient.dtype}; expected real "
+                f"numbers in theta's shape {self.shape}."
             )
         return gradient.astype(theta.dtype).reshape(-1)
 
@@ -132,7 +147,7 @@ def minimize(
     data : tuple of array-like
         Arrays with one row per sample, such as (X, y); each batch holds the same rows of each.
     loss_fn : callable, optional
-        ``loss_fn(theta, *batch)``: the batch's mean loss, for the history.
+        ``loss_fn(theta, *batch)``: the batch's mean loss, for the history; NaN there without it.
     batch_size : int or "full", default=32
     learning_rate : float, str, Schedule or callable, default=0.01
         As in :func:`schuss.fit`, without "auto".
@@ -179,10 +194,11 @@ def minimize(
     for name, function in (("grad_fn", grad_fn), ("loss_fn", loss_fn)):
         if not callable(function) and (name == "grad_fn" or function is not None):
             raise InvalidType(f"{name}={function!r}: expected a function of (theta, *batch).")
+    check_flags(drop_last=drop_last)
     start = parameters(theta0)
     columns = columns_of(data)
     n = columns[0].shape[0]
-    check_number("seed", seed, {">=": 0}, integer=True)
+    seed = check_number("seed", seed, {">=": 0}, integer=True)
     step_rows = check_batch_size(batch_size, n)
     the_rule = rules.get(rule)
     if isinstance(learning_rate, str) and learning_rate == "auto":
@@ -190,6 +206,9 @@ def minimize(
             "learning_rate='auto': minimize does not know the function's curvature; give a number "
             "or a schedule."
         )
+    limits = check_limits(epochs, updates, time_limit, tol, patience, gtol)
+    if limits.tol is not None and loss_fn is None:
+        raise InvalidArgument(f"tol={tol!r}: needs loss_fn, or there is no loss to watch.")
     epoch_rows = n // step_rows * step_rows if drop_last else n
     schedule = schedules.get(learning_rate).bind(-(-epoch_rows // step_rows))
     inner = choose(backend)
@@ -197,7 +216,7 @@ def minimize(
     the_order = orders.get(order)
     labels = columns[1] if len(columns) > 1 and columns[1].ndim == 1 else None
     facts = orders.Facts(n, step_rows, seed, labels, None, inner.permute)
-    config = {
+    config: dict[str, Any] = {
         "format": 1,
         "rule": str(the_rule),
         "learning_rate": str(schedule),
@@ -205,15 +224,16 @@ def minimize(
         "batch_size": step_rows,
         "drop_last": bool(drop_last),
         "clip_norm": check_clip(clip_norm),
-        "record_every": record_every,
-        "tol": tol,
-        "patience": patience,
-        "gtol": gtol,
+        "record_every": check_optional("record_every", record_every),
+        "tol": limits.tol,
+        "patience": limits.patience,
+        "gtol": limits.gtol,
         "seed": seed,
         "backend": inner.name,
     }
     if checkpoint is not None:
-        config["data"] = fingerprint(*(np.ascontiguousarray(c) for c in columns), start)
+        config |= checkpoint_facts(inner, checkpoint, np.ascontiguousarray(start))
+        config["data"] = fingerprint(*(plain(column, k) for k, column in enumerate(columns)))
 
     def make_result(theta: np.ndarray, run: Run) -> tuple[np.ndarray, History]:
         return theta.reshape(start.shape).copy(), run.history
@@ -231,11 +251,12 @@ def minimize(
         epoch_rows=epoch_rows,
         step_rows=step_rows,
         schedule=schedule,
-        limits=check_limits(epochs, updates, time_limit, tol, patience, gtol),
-        record_every=check_optional("record_every", record_every),
+        limits=limits,
+        record_every=config["record_every"],
         average_from=None,
         evaluate=None,
         keep_running=False,
+        knows_loss=loss_fn is not None,
         validate=None,
         config=config,
         make_result=make_result,
@@ -249,9 +270,10 @@ def minimize(
 
 def parameters(theta0: Any) -> np.ndarray:
     """theta0 as a float array."""
-    theta = np.asarray(theta0)
+    theta = as_array(theta0, "theta0")
     if theta.dtype.kind in "iub":
         theta = theta.astype(np.float64)
+    theta = theta.astype(theta.dtype.newbyteorder("="), copy=False)
     if theta.dtype not in FLOATS:
         raise DataTypeError(f"theta0: dtype {theta.dtype} is not accepted; use float32 or float64.")
     if theta.size == 0:
@@ -266,7 +288,7 @@ def columns_of(data: Any) -> tuple[np.ndarray, ...]:
         raise InvalidType(
             f"data: expected a tuple of arrays such as (X, y), got {type(data).__name__}."
         )
-    columns = tuple(np.asarray(column) for column in data)
+    columns = tuple(as_array(column, f"data[{k}]") for k, column in enumerate(data))
     for k, column in enumerate(columns):
         if column.ndim == 0 or column.shape[0] == 0:
             raise DataError(f"data[{k}]: expected at least one row, got shape {column.shape}.")
@@ -275,3 +297,12 @@ def columns_of(data: Any) -> tuple[np.ndarray, ...]:
                 f"data[{k}]: has {column.shape[0]} rows, data[0] has {columns[0].shape[0]}."
             )
     return columns
+
+
+def plain(column: np.ndarray, k: int) -> np.ndarray:
+    """A column whose bytes can be told from another's."""
+    if column.dtype.hasobject:
+        raise DataTypeError(
+            f"data[{k}]: a checkpoint cannot tell arrays of dtype {column.dtype} apart; convert it."
+        )
+    return np.ascontiguousarray(column)

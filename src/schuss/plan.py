@@ -72,6 +72,8 @@ class Plan:
         Whether the running loss has a column of its own.
     validate : callable or None
         Validation loss at some parameters.
+    knows_loss : bool
+        Whether the backend knows the loss, not only its gradient.
     config : dict
         Settings that a checkpoint must share.
     make_result : callable
@@ -96,6 +98,7 @@ class Plan:
     config: dict[str, Any]
     make_result: Callable[[np.ndarray, Run], Any]
     explain: Callable[[float], tuple[float, str]]
+    knows_loss: bool = True
 
     @property
     def steps_per_epoch(self) -> int:
