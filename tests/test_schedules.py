@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 import schuss
 from schuss import schedules
 from schuss.errors import InvalidArgument, InvalidType
@@ -140,7 +141,7 @@ def test_per_epoch_counts_whole_epochs():
     assert bound([0, 99, 100, 199, 200, 250]).tolist() == [1, 1, 0.5, 0.5, 0.25, 0.25]
     assert bound.bind(5) == bound  # a schedule that knows its epochs keeps them
     assert schedules.get(str(bound)) == bound
-    with pytest.raises(InvalidArgument, match="per_epoch.*not bound"):
+    with pytest.raises(InvalidArgument, match=r"per_epoch.*not bound"):
         schedule(0)
 
 
