@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import re
 import time
@@ -15,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from schuss.data import container
-from schuss.errors import CheckpointError, CheckpointWarning, DataError, InvalidArgument
+from schuss.errors import (
+    CheckpointError,
+    CheckpointWarning,
+    DataError,
+    InvalidArgument,
+    InvalidType,
+)
 from schuss.formulas.spec import check_number
 
 __all__ = ["Checkpoint", "fingerprint"]
@@ -54,6 +61,8 @@ class Checkpoint:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, (str, os.PathLike)):
+            raise InvalidType(f"Checkpoint(path={self.path!r}): expected a file name.")
         check_number("Checkpoint(keep=...): keep", self.keep, {">=": 1}, integer=True)
         if isinstance(self.every, str):
             _ = self.seconds
@@ -112,6 +121,13 @@ class Checkpoint:
                 os.replace(newer, older)
         os.replace(fresh, files[0])
         container.sync_folder(files[0].parent)
+        self._tidy(fresh)
+
+    @staticmethod
+    def _tidy(fresh: Path) -> None:
+        """Remove what processes that were killed while writing left behind."""
+        for left in fresh.parent.glob(f"{glob.escape(f'.{fresh.name}.')}*"):
+            left.unlink(missing_ok=True)
 
     def read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The newest whole checkpoint, or None if there is none yet.

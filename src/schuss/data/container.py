@@ -90,15 +90,21 @@ def write(
     """Write arrays and a JSON-able header to ``path``."""
     full = {"kind": kind, "version": VERSION, **header}
     sealed = {**full, "sha256": _digest(arrays, full)}
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, header=np.array(json.dumps(sealed)), **arrays)
+    # The archive is what np.savez writes, but the same bytes for the same contents.
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in {"header": np.array(json.dumps(sealed)), **arrays}.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what :func:`write` wrote; DataError if it is missing, foreign or corrupt."""
     label = f"{kind} {str(path)!r}"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file):  # refuses what is no archive
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False)
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("header")))
         digest = header.pop("sha256")
@@ -108,10 +114,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.ndarray]
         raise DataError(f"{label} is a folder.") from None
     except PermissionError:
         raise DataError(f"{label} cannot be read: permission denied.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(
-            f"{label} is not a file written by schuss, or is damaged ({error})."
-        ) from None
+    except Exception as error:  # a damaged archive can fail anywhere in zipfile and NumPy
+        raise DataError(f"{label} was not written by schuss, or is damaged ({error}).") from None
     if header.get("kind") != kind:
         raise DataError(f"{label} is a {header.get('kind')!r} file, not a {kind}.")
     if header.get("version", 0) > VERSION:
