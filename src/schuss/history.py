@@ -120,7 +120,7 @@ class History:
         return pandas.DataFrame(self.to_dict())
 
     def plot(self, smooth: int = 1, ax: Axes | None = None) -> Axes:
-        """Draw the loss curves against epochs; needs matplotlib.
+        """Draw the loss curves against epochs (updates, within the first); needs matplotlib.
 
         Parameters
         ----------
@@ -139,21 +139,27 @@ class History:
                     "History.plot needs matplotlib: pip install 'schuss[plot]'"
                 ) from None
             ax = plt.subplots(layout="constrained")[1]
-        time = self["samples"] / max(self._rows_per_epoch, 1.0)
+        rows = self._rows_per_epoch
+        time = self["samples"] / rows if rows else self["updates"]
         for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
             values = self[name].astype(float)
             if np.isfinite(values).any():
                 ax.plot(time, _moving_average(values, smooth), label=label)
-        ax.set_xlabel("epochs")
+        ax.set_xlabel("epochs" if rows else "updates")
         ax.set_ylabel("mean loss")
-        ax.legend(frameon=False)
+        if ax.lines:
+            ax.legend(frameon=False)
         return ax
 
     @property
     def _rows_per_epoch(self) -> float:
+        """Rows visited per epoch, or 0 where none was finished.
+
+        Every row of the history bounds it from above; one at the end of an epoch is exact.
+        """
         epoch, samples = self["epoch"], self["samples"]
-        whole = np.flatnonzero(epoch)
-        return float(samples[whole[0]] / epoch[whole[0]]) if whole.size else 1.0
+        whole = epoch > 0
+        return float((samples[whole] / epoch[whole]).min()) if whole.any() else 0.0
 
 
 def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
