@@ -404,7 +404,11 @@ py::dict cpu_features() {
 
 py::dict build_info() {
   py::dict info;
-  info["compiler"] = __VERSION__;
+#ifdef __clang__
+  info["compiler"] = "clang++ " __clang_version__;
+#else
+  info["compiler"] = "g++ " __VERSION__;
+#endif
 #ifdef SCHUSS_KERNEL_FLAGS
   info["flags"] = SCHUSS_KERNEL_FLAGS;
 #endif
