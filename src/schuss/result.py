@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from schuss.data import container
-from schuss.data.arrays import as_matrix
+from schuss.data.arrays import as_array, as_matrix, as_vector
 from schuss.errors import DataError, InvalidArgument
 from schuss.formulas import losses
 from schuss.formulas.losses import Loss
@@ -20,7 +20,7 @@ from schuss.history import History, plain_columns
 __all__ = ["Result", "load"]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Result:
     """A fitted linear model.
 
@@ -114,12 +114,12 @@ class Result:
         X : array-like, shape (n_samples, n_features)
         y : array-like, shape (n_samples,)
         """
-        predicted, y = self.predict(X), np.asarray(y)
+        predicted, y = self.predict(X), as_array(y, "y")
         if y.shape != predicted.shape:
             raise DataError(f"y: has shape {y.shape} but X has {predicted.shape[0]} rows.")
         if self.classes is not None:
             return float(np.mean(predicted == y))
-        y = y.astype(np.float64)
+        y = as_vector(y, y.size, "y", np.dtype(np.float64))
         spread = float(((y - y.mean()) ** 2).sum())
         error = float(((y - predicted) ** 2).sum())
         if spread == 0:
@@ -134,7 +134,7 @@ class Result:
         path : str or path
             Written beside and renamed, so that it is never half-written.
         """
-        if losses.LOSSES.rows.get(self.loss.name) is not type(self.loss):
+        if not self.loss.builtin:
             raise InvalidArgument(
                 f"loss={self.loss.name!r} is a function of yours and cannot be stored; "
                 "keep coef and intercept yourself."
@@ -150,8 +150,12 @@ class Result:
             "preprocessing": self.preprocessing,
             "history": plain_columns(self.history.to_dict()),
         }
+        try:
+            header = json.loads(json.dumps(header))
+        except TypeError as error:
+            raise InvalidArgument(f"preprocessing: cannot be stored as JSON ({error}).") from None
         container.check_writable(path, "path")
-        container.write(path, "model", arrays, json.loads(json.dumps(header)))
+        container.write(path, "model", arrays, header)
 
     @classmethod
     def one_against_rest(cls, results: Sequence[Result], classes: Any) -> Result:
@@ -168,6 +172,9 @@ class Result:
             raise InvalidArgument(
                 f"classes: {classes.size} classes for {len(results)} results; expected as many."
             )
+        widths = sorted({result.n_features for result in results})
+        if len(widths) > 1:
+            raise InvalidArgument(f"results: have different numbers of features, {widths}.")
         first = results[0]
         return cls(
             coef=np.stack([r.coef for r in results]),
@@ -183,10 +190,10 @@ class Result:
 
 def _storable(classes: np.ndarray) -> np.ndarray:
     """Class labels as an array that needs no pickle."""
-    if classes.dtype.kind != "O":
+    if classes.dtype.kind not in "OT":
         return classes
     if all(isinstance(label, str) for label in classes):
-        return classes.astype(str)
+        return classes.astype(np.str_)
     raise InvalidArgument(
         f"classes: labels of type {type(classes[0]).__name__} cannot be stored; use text or "
         "numbers."
