@@ -247,7 +247,10 @@ class weighted(Order):
 
 @row
 class stratified(Order):
-    """Every batch holds the classes in the data's proportions, to within one row.
+    """Every batch holds the classes in the data's proportions.
+
+    Of two classes, a batch has the number that the proportions give, rounded up or down; of more
+    classes, that number to within two rows.
 
     Parameters
     ----------
@@ -291,7 +294,7 @@ class stratified(Order):
         return (
             _balanced(facts, counts, lookup)
             if self.balanced
-            else _in_proportion(facts, member, counts, first, by_class, lookup)
+            else _in_proportion(facts, counts, first, by_class, lookup)
         )
 
     def frequency(self, facts: Facts) -> np.ndarray | None:
@@ -308,20 +311,15 @@ Lookup = Callable[[int, int, np.ndarray], np.ndarray]
 
 def _in_proportion(
     facts: Facts,
-    member: np.ndarray,
     counts: np.ndarray,
     first: np.ndarray,
     by_class: np.ndarray,
     lookup: Lookup,
 ) -> Visits:
-    # The k-th row of a class with m rows stands at (k + 1/2) / m of the epoch: merging the classes
-    # by these points spreads each of them evenly.
     dtype = by_class.dtype
-    rank = np.arange(facts.n) - first[member[by_class]]
-    point = (rank + 0.5) / counts[member[by_class]]
-    merged = np.argsort(point, kind="stable")
-    class_at = member[by_class][merged].astype(dtype)
-    rank_at = rank[merged].astype(dtype)
+    class_at = _spread(counts, np.arange(counts.size, dtype=dtype))
+    rank_at = np.empty_like(class_at)
+    rank_at[np.argsort(class_at, kind="stable")] = np.arange(facts.n) - np.repeat(first, counts)
 
     def indices(epoch: int, start: int, stop: int) -> np.ndarray:
         rows = np.empty(stop - start, dtype=dtype)
@@ -334,15 +332,38 @@ def _in_proportion(
     return Visits(facts.n, indices)
 
 
+def _spread(counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """A sequence of classes in which each comes ``counts`` times, spread evenly.
+
+    Two halves of the classes are merged so that any stretch holds either in proportion, rounded up
+    or down; each half is spread in the same way.
+    """
+    if classes.size == 1:
+        return np.full(int(counts[0]), classes[0])
+    order = np.argsort(-counts, kind="stable")
+    counts, classes = counts[order], classes[order]
+    total = np.cumsum(counts)
+    n = int(total[-1])
+    cut = int(np.argmin(np.abs(2 * total[:-1] - n))) + 1
+    halves = [(counts[:cut], classes[:cut]), (counts[cut:], classes[cut:])]
+    fewer, more = sorted(halves, key=lambda half: int(half[0].sum()))
+    k, m = np.arange(fewer[0].sum()), int(fewer[0].sum())
+    here = np.zeros(n, dtype=bool)
+    here[(2 * k + 1) * n // (2 * m)] = True
+    sequence = np.empty(n, dtype=classes.dtype)
+    sequence[here], sequence[~here] = _spread(*fewer), _spread(*more)
+    return sequence
+
+
 def _balanced(facts: Facts, counts: np.ndarray, lookup: Lookup) -> Visits:
     k = counts.size
-    per_epoch = -(-facts.n // k)
 
     def indices(epoch: int, start: int, stop: int) -> np.ndarray:
         rows = np.empty(stop - start, dtype=index_dtype(facts.n))
         position = np.arange(start, stop)
         for c in range(k):
             chosen = np.flatnonzero(position % k == c)
+            per_epoch = -(-(facts.n - c) // k)  # positions of an epoch that class c has
             place = epoch * per_epoch + position[chosen] // k
             cycle = place // counts[c]
             for number in np.unique(cycle):
@@ -357,8 +378,8 @@ def _balanced(facts: Facts, counts: np.ndarray, lookup: Lookup) -> Visits:
 class blocks(Order):
     """Blocks of rows in shuffled order, and rows shuffled within a buffer of blocks.
 
-    Reads memory or disk nearly in order. Rows that are neighbours in the data stay within
-    ``rows * buffer`` positions of each other, so data sorted by label wants a large buffer.
+    Reads memory or disk nearly in order. The rows of a block stay within ``rows * buffer``
+    positions of each other, so data sorted by label wants a large buffer.
 
     Parameters
     ----------
@@ -406,8 +427,9 @@ class blocks(Order):
         def indices(epoch: int, start: int, stop: int) -> np.ndarray:
             _, begins = block_order(epoch)
             edges = np.append(begins[:-1:mixed], facts.n)
+            first, last = np.searchsorted(edges, [start, stop - 1], side="right")
             pieces = []
-            for number in range(edges.size - 1):
+            for number in range(first - 1, min(last, edges.size - 1)):
                 low, high = max(start, edges[number]), min(stop, edges[number + 1])
                 if low < high:
                     here = edges[number]
