@@ -121,9 +121,10 @@ def fit(
     l1_ratio : float, default=0.0
         Part of the penalty that is L1, 0 ... 1. L1 is a proximal step: weights become exactly 0.
     sample_weight : array-like, shape (n_samples,), optional
-        Weights >= 0.
+        Weights >= 0, factors of the rows' losses; 1 by default.
     class_weight : dict, "balanced" or None
-        Weight of each class.
+        Weight of each class, by its label; "balanced" gives both classes the same total. Classes
+        that a dict leaves out weigh 1.
     fit_intercept : bool, default=True
         Whether to train b; it is never penalised.
     order : str or Order, default="shuffle"
@@ -151,6 +152,7 @@ def fit(
         Stop when the validation loss (the training loss where there is none) has not improved by
         more than this for ``patience`` records.
     patience : int, default=5
+        Records without an improvement that ``tol`` waits for.
     gtol : float, optional
         Stop when the norm of the objective's gradient is at most this; evaluated at each record.
     init : Result or (coef, intercept), optional
@@ -160,8 +162,10 @@ def fit(
     dtype : {"float32", "float64"}, optional
         What to compute in; by default float32 for float32 and float16 data, else float64.
     backend : {"auto", "reference", "jit", "native", "cuda"} or Backend, default="auto"
+        What computes; "auto" takes native, else jit. One that cannot be used is an error.
     threads : int, optional
-        Most threads to use. Results do not depend on it.
+        Most threads to use; by default what the machine, the process's affinity and quota,
+        ``SCHUSS_NUM_THREADS`` and ``OMP_NUM_THREADS`` allow. Results do not depend on it.
     asynchronous : bool, default=False
         Not supported yet.
     comm : optional
@@ -337,16 +341,21 @@ def gradient(
     y : array-like, shape (n_samples,)
         Targets, or two label values for a classification loss.
     coef : array-like, shape (n_features,)
+        Where to take the gradient, together with ``intercept``.
     intercept : float, default=0.0
     loss : str or Loss, default="squared_error"
+        A name, a text form, or an object of ``schuss.losses``.
     rows : array-like of int, shape (B,), optional
         Rows of the mini-batch; all by default.
     sample_weight : array-like, shape (n_samples,), optional
+        Weights >= 0, factors of the rows' losses; the mean divides by B all the same.
     backend : str or Backend, default="auto"
+        What computes, as in :func:`schuss.fit`.
 
     Returns
     -------
     loss : float
+        Mean over the rows, without a penalty.
     grad_coef : ndarray of float64, shape (n_features,)
     grad_intercept : float
 
