@@ -149,6 +149,7 @@ def minimize(
     loss_fn : callable, optional
         ``loss_fn(theta, *batch)``: the batch's mean loss, for the history; NaN there without it.
     batch_size : int or "full", default=32
+        Rows per gradient, 1 ... n_samples; the default shrinks to smaller data.
     learning_rate : float, str, Schedule or callable, default=0.01
         As in :func:`schuss.fit`, without "auto".
     epochs, updates, time_limit, tol, patience, gtol
@@ -156,12 +157,15 @@ def minimize(
     rule : str or Rule, default="sgd"
         Weight decay falls on all of theta.
     order : str or Order, default="shuffle"
+        Which row is visited when.
     drop_last : bool, default=False
+        Leave out the last, shorter batch of an epoch.
     clip_norm : float, optional
         Largest norm of a gradient.
     record_every : int, optional
         Updates between rows of the history; once per epoch by default.
     seed : int, default=0
+        Determines the order.
     backend : str or Backend, default="auto"
         Applies the rule.
     callbacks, checkpoint, progress
@@ -172,6 +176,7 @@ def minimize(
     theta : ndarray
         In theta0's shape and dtype.
     history : History
+        One row per epoch, or per ``record_every`` updates.
 
     Raises
     ------
