@@ -203,8 +203,7 @@ double variance(const Problem<T>& problem, const Rows& rows, const T* theta, dou
   return second;
 }
 
-// ---- Mini-batch descent
-// ---------------------------------------------------------------------------
+// ---- Mini-batch descent -------------------------------------------------------------------------
 
 // The constants of one step with decoupled decay taken out, for the intercept.
 template <class Rule>
@@ -294,8 +293,7 @@ Outcome descend_batches(const Kernels<T>& kernels, int loss, int rule, const Pro
   return outcome;
 }
 
-// ---- The other verbs
-// ------------------------------------------------------------------------------
+// ---- The other verbs ----------------------------------------------------------------------------
 
 // One rule step over one contiguous array of any shape, decay * param added to the gradient.
 template <class T, class Rule>
@@ -337,10 +335,10 @@ void permute_in(const Bijection& image, int64_t start, int64_t stop, I* out) {
   const Word n = Word(image.n);
   Word x[block];
   int32_t place[block];
-  for (int64_t base = start; base < stop; base += block, out += block) {
-    int64_t count = smaller(block, stop - base);
+  for (int64_t done = 0; done < stop - start; done += block, out += block) {
+    int64_t count = smaller(block, stop - start - done);
     for (int64_t k = 0; k < count; ++k) {
-      x[k] = Word(base + k);
+      x[k] = Word(start + done + k);
       place[k] = int32_t(k);
     }
     while (count > 0) {
@@ -368,9 +366,8 @@ void permute(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, I* o
     permute_in<uint64_t>(image, start, stop, out);
 }
 
-// ---- The ceiling
-// ----------------------------------------------------------------------------------- Reads the
-// rows and does nothing with them but add: what any kernel is measured against.
+// ---- The ceiling --------------------------------------------------------------------------------
+// Reads the rows and does nothing with them but add: what any kernel is measured against.
 
 template <class T>
 T sum_rows(const T* X, int64_t d, const Rows& rows, int64_t ahead) {
@@ -389,8 +386,7 @@ T sum_rows(const T* X, int64_t d, const Rows& rows, int64_t ahead) {
   return tail;
 }
 
-// ---- The table
-// ------------------------------------------------------------------------------------
+// ---- The table ----------------------------------------------------------------------------------
 
 template <class T, int Row>
 struct AddLosses {
