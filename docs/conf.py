@@ -32,7 +32,7 @@ highlight_language = "python"
 autodoc_typehints = "none"  # the numpydoc sections name types and shapes
 autodoc_inherit_docstrings = False  # a row of a table does not repeat its base
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "special-members": "__call__"}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
@@ -43,12 +43,13 @@ html_css_files = ["schuss.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_sidebars = {"index": []}
+html_favicon = "_static/logo.svg"
 html_theme_options = {
-    "logo": {"text": "schuss"},
+    "logo": {"text": "schuss", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "show_nav_level": 2,
     "navbar_align": "left",
-    "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "friendly",

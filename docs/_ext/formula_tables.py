@@ -36,13 +36,17 @@ TABLES = {"losses": LOSSES, "rules": RULES, "schedules": SCHEDULES, "orders": OR
 
 
 def summary(described: Any) -> str:
-    """First sentence of a docstring, and the displayed equation where one follows it."""
+    """First sentence of a docstring, and the displayed equation where one follows it.
+
+    Equations that stand side by side in the docstring stand below each other in a table.
+    """
     text = inspect.cleandoc(described.__doc__ or "")
     prose = text.split("\nParameters\n")[0].split("\nReferences\n")[0].split("\nExamples\n")[0]
     paragraphs = prose.split("\n\n")
     shown = [paragraphs[0]]
     if len(paragraphs) > 1 and paragraphs[1].startswith(".. math::"):
-        shown.append(paragraphs[1])
+        equations = re.split(r",?\s*\\q?quad\s*", paragraphs[1].removeprefix(".. math::"))
+        shown += [f":math:`{' '.join(equation.split())}`" for equation in equations]
     return "\n\n".join(shown)
 
 
@@ -52,27 +56,27 @@ def parameters(row: type[Spec]) -> str:
     for field in dataclasses.fields(row):
         default = "" if field.default is dataclasses.MISSING else f"={field.default!s}"
         parts.append(f"``{field.name}{default}``")
-    return " ".join(parts) or "\N{EN DASH}"
+    return " ".join(parts)
 
 
-def reference(family: str, row: type[Spec]) -> str:
-    return f":class:`~schuss.{family}.{row.__name__}`"
+def heading(family: str, row: type[Spec]) -> str:
+    """Name, linked to its reference, and the parameters below it."""
+    return f":class:`~schuss.{family}.{row.__name__}`\n\n{parameters(row)}".rstrip()
 
 
 def loss_cells(row: type[Loss]) -> list[str]:
     domain = DOMAINS[row.domain]
     by_label = row.curvature_bound is not Loss.curvature_bound
     bound = "by label" if by_label else f"{row.curvature:g}"
-    return [reference("losses", row), summary(row), parameters(row), domain, bound]
+    return [heading("losses", row), summary(row), domain, bound]
 
 
 def rule_cells(row: type[Rule]) -> list[str]:
     rule = row()
     rate = rule.default_learning_rate
     return [
-        reference("rules", row),
+        heading("rules", row),
         summary(row),
-        parameters(row),
         str(len(rule.slots)) if row.__name__ != "sgd" else "0; 1 with momentum",
         "yes" if rule.proximal else "no",
         "measured" if rate is None else f"{rate:g}",
@@ -80,26 +84,22 @@ def rule_cells(row: type[Rule]) -> list[str]:
 
 
 def plain_cells(family: str) -> Callable[[type[Spec]], list[str]]:
-    return lambda row: [reference(family, row), summary(row), parameters(row)]
+    return lambda row: [heading(family, row), summary(row)]
 
 
 COLUMNS: dict[str, tuple[list[str], list[int], Callable[[Any], list[str]]]] = {
     "losses": (
-        ["Loss", "Value at margin :math:`m`", "Parameters", "Labels", ":math:`c`"],
-        [14, 44, 14, 20, 8],
+        ["Loss", "Value at margin :math:`m`", "Labels", ":math:`c`"],
+        [28, 46, 18, 8],
         loss_cells,
     ),
     "rules": (
-        ["Rule", "Update", "Parameters", "Memory", "L1", '"auto" rate'],
-        [8, 46, 22, 10, 6, 8],
+        ["Rule", "Update", "Memory", "L1", '"auto"'],
+        [27, 41, 13, 6, 13],
         rule_cells,
     ),
-    "schedules": (
-        ["Schedule", "Rate at step :math:`t`", "Parameters"],
-        [18, 56, 26],
-        plain_cells("schedules"),
-    ),
-    "orders": (["Order", "Rows of an epoch", "Parameters"], [18, 56, 26], plain_cells("orders")),
+    "schedules": (["Schedule", "Rate at step :math:`t`"], [34, 66], plain_cells("schedules")),
+    "orders": (["Order", "Rows of an epoch"], [34, 66], plain_cells("orders")),
 }
 
 
@@ -114,7 +114,7 @@ class Tabular(SphinxDirective):
     def table(
         self, head: list[str], widths: list[int], body: Iterable[list[str]], kind: str
     ) -> nodes.table:
-        table = nodes.table(classes=["formula-table", kind])
+        table = nodes.table(classes=["formula-table", "colwidths-given", kind])
         group = nodes.tgroup(cols=len(head))
         table += group
         group.extend(nodes.colspec(colwidth=width) for width in widths)
