@@ -90,7 +90,7 @@ def plain_cells(family: str) -> Callable[[type[Spec]], list[str]]:
 COLUMNS: dict[str, tuple[list[str], list[int], Callable[[Any], list[str]]]] = {
     "losses": (
         ["Loss", "Value at margin :math:`m`", "Labels", ":math:`c`"],
-        [28, 46, 18, 8],
+        [29, 45, 18, 8],
         loss_cells,
     ),
     "rules": (
