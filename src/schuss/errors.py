@@ -51,7 +51,7 @@ class InvalidArgument(SchussError, ValueError):
     >>> schuss.fit([[1.0], [2.0]], [1.0, 2.0], batch_size=0)
     Traceback (most recent call last):
         ...
-    schuss.errors.InvalidArgument: batch_size=0: expected an integer and >= 1.
+    schuss.errors.InvalidArgument: batch_size=0: expected an integer ...
     """
 
 
@@ -64,7 +64,7 @@ class InvalidType(SchussError, TypeError):
     >>> schuss.fit([[1.0], [2.0]], [1.0, 2.0], epochs=1.5)
     Traceback (most recent call last):
         ...
-    schuss.errors.InvalidType: epochs=1.5: expected an integer and >= 1, got float.
+    schuss.errors.InvalidType: epochs=1.5: expected an integer ...
     """
 
 
