@@ -39,13 +39,14 @@ SCHUSS_FN float square_root(float x) { return __builtin_sqrtf(x); }
 SCHUSS_FN double square_root(double x) { return __builtin_sqrt(x); }
 #endif
 
+// Both keep a NaN in their first argument.
 template <class T>
 SCHUSS_FN T smaller(T a, T b) {
-  return a < b ? a : b;
+  return b < a ? b : a;
 }
 template <class T>
 SCHUSS_FN T larger(T a, T b) {
-  return a > b ? a : b;
+  return a < b ? b : a;
 }
 template <class T>
 SCHUSS_FN T magnitude(T a) {
@@ -56,7 +57,8 @@ SCHUSS_FN T sign(T a) {
   return T(a > T(0)) - T(a < T(0));
 }
 
-// ---- Losses: value and slope (derivative in the margin) of one sample -------------------------
+// ---- Losses: value and slope (derivative in the margin) of one sample ----
+//
 // Binary labels are -1 and +1. The constructor takes the parameters in their declared order.
 
 template <class T, int Row>
@@ -173,7 +175,8 @@ SCHUSS_LOSS(poisson) {
 // New losses go above this line.
 constexpr int loss_count = __COUNTER__ - first_loss;
 
-// ---- Rules: one weight, its gradient and its memory slots to the new weight and slots ---------
+// ---- Rules: one weight, its gradient and its memory slots to the new weight and slots ----
+//
 // The constructor takes the step's constants; constant 1, where there is one, is the factor of
 // decoupled weight decay, which the intercept is spared.
 
@@ -240,15 +243,16 @@ SCHUSS_RULE(adagrad) {
 // New rules go above this line.
 constexpr int rule_count = __COUNTER__ - first_rule;
 
-// ---- Penalty --------------------------------------------------------------------------------
+// ---- Penalty ----
 
 // Proximal step of amount * |w|: move towards zero by amount, stop there.
 template <class T>
 SCHUSS_FN T shrink_towards_zero(T w, T amount) {
-  return sign(w) * larger(magnitude(w) - amount, T(0));
+  return w - smaller(larger(w, -amount), amount);
 }
 
-// ---- The index bijection: a keyed permutation of [0, n) without memory --------------------------
+// ---- The index bijection: a keyed permutation of [0, n) without memory ----
+//
 // A Feistel network over the power-of-two domain of at least 2^8 points that holds n, applied
 // again until the result lies below n (cycle walking). Bit-same in Python.
 

@@ -35,10 +35,10 @@ class plain(Paint):
 
 @row
 class gloss(Paint):
-    shine: float = parameter(0.5, over=0, at_most=1)
-    coats: int = parameter(2, at_least=1)
+    shine: float = parameter(default=0.5, over=0, at_most=1)
+    coats: int = parameter(default=2, at_least=1)
     quick: bool = False
-    base: str = parameter("oil", choices=("oil", "water"))
+    base: str = parameter(default="oil", choices=("oil", "water"))
 
 
 @row

@@ -16,7 +16,7 @@ using namespace schuss;
 
 namespace {
 
-// ---- Instruction sets -----------------------------------------------------------------------
+// ---- Instruction sets ----
 
 std::vector<const InstructionSet*> supported_sets() {
   std::vector<const InstructionSet*> sets{&baseline::kernels};
@@ -56,7 +56,7 @@ const Kernels<double>& kernels<double>() {
   return *chosen->wide;
 }
 
-// ---- Arrays ---------------------------------------------------------------------------------
+// ---- Arrays ----
 
 // Pointer to a C-contiguous array's data after checking type and size; null for an empty array.
 template <class T>
@@ -104,6 +104,19 @@ int row_number(int row, int count, const char* name) {
   return row;
 }
 
+// What a rule reads: constants per step and memory slots.
+struct Needs {
+  int constants, slots;
+};
+
+template <int Row = portable::rule_count - 1>
+Needs needs_of(int rule) {
+  using Rule = typename portable::rule_row<double, Row>::type;
+  if (rule == Row) return {Rule::constants, Rule::slots};
+  if constexpr (Row > 0) return needs_of<Row - 1>(rule);
+  throw std::out_of_range("rule: no such row");
+}
+
 // The data and loss of one call, held as Python objects and viewed as a Problem.
 struct Data {
   py::array X, y, weight, loss_parameters;
@@ -129,8 +142,9 @@ struct Parameters {
   int64_t averaged;
 
   template <class T>
-  State<T> view_as(int64_t width) {
+  State<T> view_as(int64_t width, int needed_slots) {
     const int64_t count = slots.size() / width;
+    if (count < needed_slots) throw std::invalid_argument("slots: fewer than the rule needs");
     T* slot = optional_target<T>(slots, count * width, "slots");
     return {target<T>(theta, width, "theta"),
             {count > 0 ? slot : nullptr, count > 1 ? slot + width : nullptr},
@@ -143,8 +157,9 @@ struct Steps {
   py::array constants;
   double l2, l1, clip_norm;
 
-  Update view_as(int64_t steps) const {
-    if (constants.ndim() != 2 || (constants.shape(0) != 1 && constants.shape(0) < steps))
+  Update view_as(int64_t steps, int columns) const {
+    if (constants.ndim() != 2 || (constants.shape(0) != 1 && constants.shape(0) < steps) ||
+        constants.shape(1) < columns)
       throw std::invalid_argument("constants: expected (1 or n_steps, n_constants)");
     return {view<double>(constants, constants.size(), "constants"),
             constants.shape(0) == 1 ? 0 : int64_t(constants.shape(1)), l2, l1, clip_norm};
@@ -166,15 +181,15 @@ struct Workspace {
   }
 };
 
-// ---- Verbs ----------------------------------------------------------------------------------
+// ---- Verbs ----
 
 template <class T>
 std::pair<double, double> descend_samples(const Data& data, const py::object& rows,
                                           const Steps& steps, Parameters& parameters) {
   const auto problem = data.view_as<T>();
   const Rows order = rows_of(rows);
-  const Update update = steps.view_as(order.count);
-  auto state = parameters.view_as<T>(problem.d + 1);
+  const Update update = steps.view_as(order.count, 1);
+  auto state = parameters.view_as<T>(problem.d + 1, 0);
   Outcome outcome;
   {
     py::gil_scoped_release release;
@@ -192,11 +207,11 @@ std::pair<double, double> descend_batches(const Data& data, const py::object& ro
   if (batch_size < 1) throw std::invalid_argument("batch_size: expected at least 1");
   const auto problem = data.view_as<T>();
   const Rows order = rows_of(rows);
-  const Update update = steps.view_as((order.count + batch_size - 1) / batch_size);
-  auto state = parameters.view_as<T>(problem.d + 1);
+  const Needs needs = needs_of(rule);
+  const Update update = steps.view_as((order.count + batch_size - 1) / batch_size, needs.constants);
+  auto state = parameters.view_as<T>(problem.d + 1, needs.slots);
   Workspace<T> workspace(std::min(batch_size, order.count), problem.d + 1);
   row_number(data.loss, portable::loss_count, "loss");
-  row_number(rule, portable::rule_count, "rule");
   struct Job {
     const Problem<T>& problem;
     const Rows& rows;
@@ -264,12 +279,13 @@ template <class T>
 double finish_step(const Data& data, const py::array& total, int64_t count, int rule,
                    const Steps& steps, int64_t step, Parameters& parameters) {
   const auto problem = data.view_as<T>();
-  const Update update = steps.view_as(step + 1);
-  auto state = parameters.view_as<T>(problem.d + 1);
+  const Needs needs = needs_of(rule);
+  const Update update = steps.view_as(step + 1, needs.constants);
+  auto state = parameters.view_as<T>(problem.d + 1, needs.slots);
   const double* sum = view<double>(total, problem.d + 1, "total");
   std::vector<T> tile;  // a batch of one tile is finished in T, as descend_batches does it
   if (count <= tile_rows) tile.assign(sum, sum + problem.d + 1);
-  const double norm = kernels<T>().finish_step[row_number(rule, portable::rule_count, "rule")](
+  const double norm = kernels<T>().finish_step[rule](
       problem, update, step, tile.empty() ? nullptr : tile.data(), sum, count, true, state);
   parameters.averaged = state.averaged;
   return norm;
@@ -306,7 +322,8 @@ void margin(const py::array& X, const py::object& rows, const py::array& theta, 
 template <class T>
 void apply(int rule, std::vector<py::array> params, const std::vector<py::array>& gradients,
            std::vector<std::vector<py::array>> slots, const py::array& constants, double decay) {
-  row_number(rule, portable::rule_count, "rule");
+  const Needs needs = needs_of(rule);
+  if (constants.size() < needs.constants) throw std::invalid_argument("constants: too few");
   const double* scalars = view<double>(constants, constants.size(), "constants");
   struct Piece {
     T* param;
@@ -321,7 +338,8 @@ void apply(int rule, std::vector<py::array> params, const std::vector<py::array>
                 view<T>(gradients.at(k), size, "gradient"),
                 {nullptr, nullptr},
                 size};
-    for (size_t s = 0; s < slots.at(k).size() && s < 2; ++s)
+    if (int(slots.at(k).size()) < needs.slots) throw std::invalid_argument("slots: too few");
+    for (size_t s = 0; s < slots[k].size() && s < 2; ++s)
       piece.slot[s] = target<T>(slots[k][s], size, "slot");
     pieces.push_back(piece);
   }
@@ -364,7 +382,7 @@ void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
   kernels<float>().permute_wide(n, round_keys, start, stop, result);
 }
 
-// ---- Names ----------------------------------------------------------------------------------
+// ---- Names ----
 
 template <int Row>
 void add_losses(std::vector<std::string>& names) {

@@ -10,7 +10,7 @@
 namespace schuss {
 namespace SCHUSS_ISA {
 
-// ---- Shared primitives -----------------------------------------------------------------------
+// ---- Shared primitives ----
 
 // x . w over d elements, in independent partial sums so that the additions overlap.
 template <class T>
@@ -42,6 +42,14 @@ inline void prefetch_row(const T* row, int64_t d) {
   for (int64_t k = 0; k < d * int64_t(sizeof(T)); k += 64) __builtin_prefetch(byte + k);
 }
 
+// Adds one sample's weighted loss to `total` and returns its weighted slope.
+template <class T, class Loss>
+inline T weigh(const Problem<T>& problem, const Loss& loss, int64_t i, T margin, double& total) {
+  const T weight = problem.weight ? problem.weight[i] : T(1);
+  total += double(weight * loss.value(margin, problem.y[i]));
+  return weight * loss.slope(margin, problem.y[i]);
+}
+
 // One iterate into the running mean, in float64: the mean of many float32 iterates stalls.
 template <class T>
 inline void add_to_average(State<T>& state, int64_t d) {
@@ -50,7 +58,7 @@ inline void add_to_average(State<T>& state, int64_t d) {
     state.average[j] += (double(state.theta[j]) - state.average[j]) * part;
 }
 
-// ---- Per-sample descent: one plain sgd step for every row ---------------------------------------
+// ---- Per-sample descent: one plain sgd step for every row ----
 // Reads x once from memory and once from L1; 4d flops. Bound by the chain of one sample when d is
 // small (dot, slope, update, dot ...), by memory when it is large.
 
@@ -67,10 +75,7 @@ Outcome descend_samples(const Problem<T>& problem, const Rows& rows, const Updat
     const T* __restrict x = problem.X + i * d;
     if (s + ahead < rows.sight) prefetch_row(problem.X + rows[s + ahead] * d, d);
 
-    const T margin = dot(x, w, d) + b, y = problem.y[i];
-    const T weight = problem.weight ? problem.weight[i] : T(1);
-    const T slope = weight * loss.slope(margin, y);
-    total += double(weight * loss.value(margin, y));
+    const T slope = weigh(problem, loss, i, dot(x, w, d) + b, total);
     if (s + 1 == rows.count) {
       for (int64_t j = 0; j < d; ++j) {
         const double g = double(slope * x[j]) + update.l2 * double(w[j]);
@@ -96,7 +101,8 @@ Outcome descend_samples(const Problem<T>& problem, const Rows& rows, const Updat
   return {total, square_root(norm)};
 }
 
-// ---- Gradient of a tile -------------------------------------------------------------------------
+// ---- Gradient of a tile ----
+//
 // Four rows at a time: their margins, their slopes, then one pass over the gradient while the rows
 // are in L1. Each row is read from memory once; 4d flops per row.
 
@@ -125,10 +131,7 @@ double tile_gradient(const Problem<T>& problem, const Loss& loss, const Rows& ro
     }
     const T margin[4] = {m0 + w[d], m1 + w[d], m2 + w[d], m3 + w[d]};
     for (int k = 0; k < 4; ++k) {
-      const int64_t i = rows[s + k];
-      const T weight = problem.weight ? problem.weight[i] : T(1);
-      slope[k] = weight * loss.slope(margin[k], problem.y[i]);
-      total += double(weight * loss.value(margin[k], problem.y[i]));
+      slope[k] = weigh(problem, loss, rows[s + k], margin[k], total);
       bias += slope[k];
     }
     const T s0 = slope[0], s1 = slope[1], s2 = slope[2], s3 = slope[3];
@@ -138,10 +141,7 @@ double tile_gradient(const Problem<T>& problem, const Loss& loss, const Rows& ro
   for (; s < end; ++s) {
     const int64_t i = rows[s];
     const T* __restrict x = problem.X + i * d;
-    const T margin = dot(x, w, d) + w[d];
-    const T weight = problem.weight ? problem.weight[i] : T(1);
-    const T slope = weight * loss.slope(margin, problem.y[i]);
-    total += double(weight * loss.value(margin, problem.y[i]));
+    const T slope = weigh(problem, loss, i, dot(x, w, d) + w[d], total);
     bias += slope;
     for (int64_t j = 0; j < d; ++j) gradient[j] += slope * x[j];
   }
@@ -188,10 +188,7 @@ double variance(const Problem<T>& problem, const Rows& rows, const T* theta, dou
   for (int64_t s = 0; s < rows.count; ++s) {
     const int64_t i = rows[s];
     const T* __restrict x = problem.X + i * d;
-    const T weight = problem.weight ? problem.weight[i] : T(1);
-    const T margin = dot(x, theta, d) + theta[d];
-    const double slope = double(weight * formula.slope(margin, problem.y[i]));
-    *loss += double(weight * formula.value(margin, problem.y[i]));
+    const double slope = double(weigh(problem, formula, i, dot(x, theta, d) + theta[d], *loss));
     double norm = problem.fit_intercept ? 1 : 0;
     for (int64_t j = 0; j < d; ++j) {
       norm += double(x[j]) * double(x[j]);
@@ -203,7 +200,7 @@ double variance(const Problem<T>& problem, const Rows& rows, const T* theta, dou
   return second;
 }
 
-// ---- Mini-batch descent -------------------------------------------------------------------------
+// ---- Mini-batch descent ----
 
 // The constants of one step with decoupled decay taken out, for the intercept.
 template <class Rule>
@@ -293,7 +290,7 @@ Outcome descend_batches(const Kernels<T>& kernels, int loss, int rule, const Pro
   return outcome;
 }
 
-// ---- The other verbs ----------------------------------------------------------------------------
+// ---- The other verbs ----
 
 // One rule step over one contiguous array of any shape, decay * param added to the gradient.
 template <class T, class Rule>
@@ -366,7 +363,8 @@ void permute(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, I* o
     permute_in<uint64_t>(image, start, stop, out);
 }
 
-// ---- The ceiling --------------------------------------------------------------------------------
+// ---- The ceiling ----
+//
 // Reads the rows and does nothing with them but add: what any kernel is measured against.
 
 template <class T>
@@ -386,7 +384,7 @@ T sum_rows(const T* X, int64_t d, const Rows& rows, int64_t ahead) {
   return tail;
 }
 
-// ---- The table ----------------------------------------------------------------------------------
+// ---- The table ----
 
 template <class T, int Row>
 struct AddLosses {

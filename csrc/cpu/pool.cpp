@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "crew.h"
@@ -18,8 +19,12 @@ void wait_at(Barrier& barrier, int size) {
     __atomic_store_n(&barrier.phase, phase + 1, __ATOMIC_RELEASE);
     return;
   }
-  for (int spins = 0; __atomic_load_n(&barrier.phase, __ATOMIC_ACQUIRE) == phase; ++spins)
-    if (spins > 4000) sched_yield();
+  int spins = 0;
+  while (__atomic_load_n(&barrier.phase, __ATOMIC_ACQUIRE) == phase)
+    if (spins < 4000)
+      ++spins;
+    else
+      sched_yield();
 }
 
 namespace {
@@ -53,7 +58,11 @@ struct Pool {
   void run(int wanted, void (*function)(void*, Crew), void* argument) {
     {
       std::lock_guard<std::mutex> lock(mutex);
-      for (; members < wanted; ++members) std::thread(&Pool::work, this, members).detach();
+      try {
+        for (; members < wanted; ++members) std::thread(&Pool::work, this, members).detach();
+      } catch (const std::system_error&) {  // no more threads to be had: those there are will do
+        wanted = members;
+      }
       body = function;
       context = argument;
       size = wanted;

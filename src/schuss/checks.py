@@ -61,6 +61,11 @@ def check_penalty(alpha: float, l1_ratio: float, rule: Rule) -> Penalty:
     return penalty
 
 
+def check_seed(seed: Any) -> int:
+    """A seed of 64 bits."""
+    return int(check_number("seed", seed, {">=": 0, "<": 2**64}, integer=True))
+
+
 def check_batch_size(batch_size: int | str, n: int) -> int:
     """Rows per batch."""
     if isinstance(batch_size, str):
@@ -106,11 +111,17 @@ def check_clip(clip_norm: Any) -> float:
     return 0.0 if clip_norm is None else float(check_number("clip_norm", clip_norm, {">": 0.0}))
 
 
-def check_average(average: Any) -> int | None:
-    """First update whose iterate is averaged."""
-    if average is False:
-        return None
-    return 0 if average is True else int(check_number("average", average, {">=": 0}, integer=True))
+def check_average(average: Any, total: int) -> int | None:
+    """First update, counted from 0, whose iterate is averaged, of ``total`` updates."""
+    if isinstance(average, (bool, np.bool_)):
+        return 0 if average else None
+    first: int = check_number("average", average, {">=": 1}, integer=True)
+    if first > total:
+        raise InvalidArgument(
+            f"average={first}: the run makes {total} updates; expected True, False or "
+            f"1 ... {total}."
+        )
+    return first - 1
 
 
 def check_callbacks(callbacks: Any) -> tuple[Callable[[Moment], Any], ...]:
@@ -127,18 +138,18 @@ def check_callbacks(callbacks: Any) -> tuple[Callable[[Moment], Any], ...]:
     return several
 
 
-def check_rows(rows: Any, n: int) -> np.ndarray:
+def check_rows(rows: Any, n: int, name: str = "rows") -> np.ndarray:
     """Row indices within the data."""
-    index = arrays.as_array(rows, "rows")
+    index = arrays.as_array(rows, name)
     if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
         raise InvalidArgument(
-            f"rows: expected a non-empty one-dimensional array of integers, got shape {index.shape}"
-            f" of {index.dtype}."
+            f"{name}: expected a non-empty one-dimensional array of integers, got shape "
+            f"{index.shape} of {index.dtype}."
         )
     outside = (index < 0) | (index >= n)
     if outside.any():
         k = int(np.argmax(outside))
-        raise InvalidArgument(f"rows[{k}] is {index[k]}: expected 0 ... {n - 1}.")
+        raise InvalidArgument(f"{name}[{k}] is {index[k]}: expected 0 ... {n - 1}.")
     return np.ascontiguousarray(index, dtype=index_dtype(n))
 
 
@@ -197,6 +208,25 @@ def split(validation: Any, n: int, seed: int) -> tuple[np.ndarray | None, np.nda
     return np.sort(rows[held:]), np.sort(rows[:held])
 
 
+def check_training_part(
+    targets: np.ndarray,
+    weights: np.ndarray | None,
+    classes: np.ndarray | None,
+    rows: np.ndarray | None,
+) -> None:
+    """Raise DataError if what is left after holding rows out cannot be trained on."""
+    if rows is None:
+        return
+    if weights is not None and not weights[rows].any():
+        raise DataError("validation: all rows of weight > 0 are held out; use another seed.")
+    if classes is not None and np.ptp(targets[rows]) == 0:
+        absent = classes.tolist()[0 if targets[rows[0]] > 0 else 1]
+        raise DataError(
+            f"validation: all rows with the label {absent!r} are held out; use a smaller fraction "
+            "or another seed."
+        )
+
+
 def validation_label(validation: Any) -> Any:
     """How the configuration names the validation data."""
     if validation is None:
@@ -204,15 +234,18 @@ def validation_label(validation: Any) -> Any:
     return "given" if isinstance(validation, (tuple, list)) else float(validation)
 
 
-def step_weights(the_order: orders.Order, weights: np.ndarray | None) -> np.ndarray | None:
+def step_weights(
+    the_order: orders.Order, weights: np.ndarray | None, rows: np.ndarray | None
+) -> np.ndarray | None:
     """Weights of the samples within a step.
 
-    Where the order draws rows by weight, each visit counts alike, with the mean weight: the
-    expected gradient is the same.
+    Where the order draws rows by weight, each visit counts alike, with the mean weight of the
+    training rows: the expected gradient is the same.
     """
     if weights is None or not isinstance(the_order, orders.weighted):
         return weights
-    return np.full_like(weights, weights.mean(dtype=np.float64))
+    drawn = weights if rows is None else weights[rows]
+    return np.full_like(weights, drawn.mean(dtype=np.float64))
 
 
 def among_all_rows(values: np.ndarray | None, rows: np.ndarray | None, n: int) -> np.ndarray | None:
@@ -238,6 +271,23 @@ def order_facts(
         targets = targets[rows]
         weights = None if weights is None else weights[rows]
     return orders.Facts(n, batch_size, seed, targets, weights, engine.permute)
+
+
+def visits_of(the_order: orders.Order, facts: orders.Facts) -> orders.Visits:
+    """The order joined with the facts; indices of an order of the user's own are checked."""
+    visits = the_order.bind(facts)
+    if orders.ORDERS.rows.get(the_order.name) is type(the_order):
+        return visits
+
+    def checked(epoch: int, start: int, stop: int) -> np.ndarray:
+        rows = check_rows(visits.indices(epoch, start, stop), facts.n, f"order={the_order}: rows")
+        if rows.size != stop - start:
+            raise InvalidArgument(
+                f"order={the_order}: returned {rows.size} rows for positions {start} ... {stop}."
+            )
+        return rows
+
+    return orders.Visits(visits.length, checked)
 
 
 def warn_if_sorted(the_order: orders.Order, y: np.ndarray, rows: np.ndarray | None) -> None:

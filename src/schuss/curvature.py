@@ -52,6 +52,8 @@ class Curvature:
         n, b = self.n, min(batch_size, self.n)
         if n == 1:
             return self.sample
+        if b == n:
+            return self.mean
         full, single = n * (b - 1) / (b * (n - 1)), (n - b) / (b * (n - 1))
         return full * self.mean + single * self.sample
 
@@ -127,4 +129,6 @@ def measure_spread(problem: Problem, rows: np.ndarray | None, n: int) -> float:
         spread = columns.std(axis=0, dtype=np.float64)
     # A constant column varies by the rounding of its mean.
     varying = spread[spread > 1e-12 * np.abs(columns[0].astype(np.float64))]
-    return float(varying.max() / varying.min()) if varying.size else 1.0
+    if not varying.size or not np.isfinite(varying).all():
+        return 1.0
+    return float(varying.max() / varying.min())

@@ -10,8 +10,10 @@ import numpy as np
 
 from schuss.backends import Backend, Problem
 from schuss.backends.protocol import Rows
+from schuss.checks import combine
 from schuss.data import arrays
 from schuss.errors import DataError, InvalidArgument, unknown_name
+from schuss.formulas.penalties import shrink_towards_zero
 from schuss.formulas.rules import Rule
 
 __all__ = ["evaluator", "validation_data", "validator"]
@@ -25,7 +27,10 @@ def evaluator(
     rows: Rows,
     rule: Rule,
 ) -> Callable[[np.ndarray], tuple[float, float]] | None:
-    """Full training loss and norm of the objective's gradient, where they are wanted."""
+    """Full training loss and norm of the objective's gradient, where they are wanted.
+
+    With an L1 penalty the norm is that of the smallest subgradient, which is 0 at the optimum.
+    """
     if evaluate not in ("running", "full", "both"):
         raise unknown_name("evaluate", evaluate, ["running", "full", "both"])
     if evaluate == "running" and gtol is None:
@@ -36,21 +41,28 @@ def evaluator(
     def full(theta: np.ndarray) -> tuple[float, float]:
         loss, total = engine.gradient(problem, theta, rows)
         total /= n
-        total[:-1] += l2 * theta[:-1]
+        coef, slope = theta[:-1], total[:-1]
+        slope += l2 * coef
+        l1 = problem.penalty.l1
+        slope[:] = np.where(coef != 0, slope + l1 * np.sign(coef), shrink_towards_zero(slope, l1))
         return loss / n, float(np.linalg.norm(total))
 
     return full
 
 
 def validation_data(
-    validation: Any, held_out: np.ndarray | None, problem: Problem, classes: np.ndarray | None
+    validation: Any,
+    held_out: np.ndarray | None,
+    problem: Problem,
+    classes: np.ndarray | None,
+    pair: tuple[float, float] | None,
 ) -> tuple[Problem, Rows] | None:
-    """The validation data and their rows."""
+    """The validation data and their rows; class weights count there as in training."""
     if validation is None:
         return None
     if held_out is not None:
         return problem, held_out
-    given = validation_problem(validation, problem, classes)
+    given = validation_problem(validation, problem, classes, pair)
     return given, (0, given.X.shape[0])
 
 
@@ -69,7 +81,12 @@ def validator(
     return validate
 
 
-def validation_problem(validation: Any, problem: Problem, classes: np.ndarray | None) -> Problem:
+def validation_problem(
+    validation: Any,
+    problem: Problem,
+    classes: np.ndarray | None,
+    pair: tuple[float, float] | None,
+) -> Problem:
     """Validation data given as (X, y) or (X, y, sample_weight)."""
     if len(validation) not in (2, 3):
         raise InvalidArgument(
@@ -94,4 +111,5 @@ def validation_problem(validation: Any, problem: Problem, classes: np.ndarray | 
         weights = arrays.as_weights(
             validation[2], n, problem.dtype, name="validation sample_weight"
         )
+    weights = combine(weights, arrays.by_class(pair, y))
     return dataclasses.replace(problem, X=X, y=y, sample_weight=weights)

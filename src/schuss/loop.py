@@ -19,9 +19,15 @@ import numpy as np
 
 from schuss.backends.protocol import Segment, State
 from schuss.data.checkpoint import Checkpoint, Clock, same_run
-from schuss.errors import DivergenceError, InterruptedWarning, InvalidArgument
+from schuss.errors import (
+    CheckpointError,
+    CheckpointWarning,
+    DivergenceError,
+    InterruptedWarning,
+)
 from schuss.history import COLUMNS, History, plain_columns
 from schuss.plan import Moment, Plan
+from schuss.rates import rates_of
 from schuss.signals import Asked, served
 
 __all__ = ["Run", "Stopper"]
@@ -73,7 +79,7 @@ class Run:
         self.callbacks = callbacks
         self.checkpoint = checkpoint
         self.progress = progress
-        self.history = History((*COLUMNS, "running_loss") if plan.keep_running else COLUMNS)
+        self.history = History((*COLUMNS, "running_loss") if plan.evaluation == "both" else COLUMNS)
         limits = plan.limits
         self.stopper = None if limits.tol is None else Stopper(limits.tol, limits.patience)
         self.epoch = 0  # finished epochs
@@ -152,7 +158,7 @@ class Run:
             self.stop_reason = "updates"
         elif limits.updates is None and self.epoch >= limits.epochs:
             self.stop_reason = "epochs"
-        elif limits.time_limit is not None and self.seconds >= limits.time_limit:
+        elif self.samples and limits.time_limit is not None and self.seconds >= limits.time_limit:
             self.stop_reason = "time_limit"
         return bool(self.stop_reason)
 
@@ -206,20 +212,7 @@ class Run:
         schedule, first = self.plan.schedule, self.state.step
         if schedule.is_constant:
             return np.array([float(schedule(0))])
-        try:
-            rates = np.ascontiguousarray(schedule(np.arange(first, first + count)))
-        except (TypeError, ValueError) as error:
-            raise InvalidArgument(
-                f"learning_rate={schedule!s} failed for steps {first} ... {first + count - 1} "
-                f"({error}): expected a function from an array of step numbers to as many rates."
-            ) from error
-        bad = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
-        if bad.size:
-            raise InvalidArgument(
-                f"learning_rate={schedule!s} returned {rates[bad[0]]} at step {first + bad[0]}: "
-                "expected a finite number >= 0 for each step."
-            )
-        return rates
+        return rates_of(schedule, first, count)
 
     # ---- Records and stopping ----
 
@@ -236,7 +229,7 @@ class Run:
         if self.checkpoint and self.checkpoint.due(
             self.state.step, self.clock.updates, self.clock.seconds
         ):
-            self._write()
+            self._try_to_write()
 
     def _record(self, evaluate: bool = True) -> None:
         """Append a row to the history; without evaluating anything where time is short."""
@@ -246,7 +239,8 @@ class Run:
         if evaluate:
             with self.asked.may_raise():
                 if plan.evaluate is not None:
-                    loss, norm = plan.evaluate(theta)
+                    full, norm = plan.evaluate(theta)
+                    loss = running if plan.evaluation == "running" else full
                 if plan.validate is not None:
                     validation = plan.validate(theta)
         self.pending = False
@@ -263,7 +257,7 @@ class Run:
             "seconds": seconds,
             "samples_per_second": samples / since if since > 0 else float("nan"),
         }
-        if plan.keep_running:
+        if plan.evaluation == "both":
             row["running_loss"] = running
         self.history.append(**row)
         self.loss_sum, self.loss_rows = 0.0, 0
@@ -359,6 +353,20 @@ class Run:
 
     # ---- Checkpoint and resume ----
 
+    def _try_to_write(self) -> None:
+        """A checkpoint on the way: where it fails, training goes on and the next may succeed."""
+        try:
+            self._write()
+        except OSError as error:
+            assert self.checkpoint is not None
+            self.clock = Clock(self.state.step)
+            warnings.warn(
+                f"checkpoint {str(self.checkpoint.path)!r} could not be written "
+                f"({error.strerror or error}); training goes on.",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+
     def _write(self) -> None:
         assert self.checkpoint is not None
         state = self.state
@@ -387,6 +395,19 @@ class Run:
         self.checkpoint.write(arrays, header)
         self.clock = Clock(state.step)
 
+    def _check_reached(self, updates: int, epoch: int) -> None:
+        """Refuse a checkpoint of a run that is already past this one's end."""
+        assert self.checkpoint is not None
+        limits = self.plan.limits
+        wanted, reached = ("epochs", limits.epochs), epoch
+        if limits.updates is not None:
+            wanted, reached = ("updates", limits.updates), updates
+        if reached > wanted[1]:
+            raise CheckpointError(
+                f"checkpoint {str(self.checkpoint.path)!r} has {reached} {wanted[0]} behind it, "
+                f"{wanted[0]}={wanted[1]} asks for fewer; raise {wanted[0]}, or give another path."
+            )
+
     def _resume(self) -> None:
         found = self.checkpoint.read() if self.checkpoint else None
         if found is None:
@@ -394,6 +415,7 @@ class Run:
         assert self.checkpoint is not None
         arrays, header = found
         same_run(header["config"], self.plan.config, self.checkpoint.path)
+        self._check_reached(header["updates"], header["epoch"])
         state = self.state
         state.theta, state.slots = arrays["theta"], arrays["slots"]
         state.average = arrays.get("average")

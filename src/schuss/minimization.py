@@ -16,8 +16,10 @@ from schuss.checks import (
     check_flags,
     check_limits,
     check_optional,
+    check_seed,
     checkpoint_facts,
     progress_of,
+    visits_of,
 )
 from schuss.data import order as orders
 from schuss.data.arrays import FLOATS, as_array, check_finite
@@ -25,10 +27,11 @@ from schuss.data.checkpoint import Checkpoint, fingerprint
 from schuss.errors import DataError, DataTypeError, InvalidArgument, InvalidType
 from schuss.formulas import losses, rules, schedules
 from schuss.formulas.rules import Rule
-from schuss.formulas.spec import check_number
+from schuss.formulas.spec import digest_of
 from schuss.history import History
 from schuss.loop import Run
 from schuss.plan import Moment, Plan
+from schuss.rates import check_schedule
 
 __all__ = ["minimize"]
 
@@ -64,10 +67,8 @@ class FunctionBackend:
         self.data = data
 
     def segment_rows(self, n_features: int, batch_size: int) -> int:
-        """As many steps as read a million elements, a hundred at most: the cost is not known."""
-        per_row = sum(array.size // array.shape[0] for array in self.data)
-        steps = 1_000_000 // (n_features + batch_size * per_row)
-        return min(max(1, steps), 100) * batch_size
+        """One step: the function's cost is not known, and an interrupt must lose none of it."""
+        return batch_size
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps."""
@@ -203,7 +204,7 @@ def minimize(
     start = parameters(theta0)
     columns = columns_of(data)
     n = columns[0].shape[0]
-    seed = check_number("seed", seed, {">=": 0}, integer=True)
+    seed = check_seed(seed)
     step_rows = check_batch_size(batch_size, n)
     the_rule = rules.get(rule)
     if isinstance(learning_rate, str) and learning_rate == "auto":
@@ -216,6 +217,7 @@ def minimize(
         raise InvalidArgument(f"tol={tol!r}: needs loss_fn, or there is no loss to watch.")
     epoch_rows = n // step_rows * step_rows if drop_last else n
     schedule = schedules.get(learning_rate).bind(-(-epoch_rows // step_rows))
+    check_schedule(schedule, limits.updates or limits.epochs * -(-epoch_rows // step_rows))
     inner = choose(backend)
     engine = FunctionBackend(inner, grad_fn, loss_fn, start.shape, columns)
     the_order = orders.get(order)
@@ -224,7 +226,7 @@ def minimize(
     config: dict[str, Any] = {
         "format": 1,
         "rule": str(the_rule),
-        "learning_rate": str(schedule),
+        "learning_rate": schedule.identity,
         "order": str(the_order),
         "batch_size": step_rows,
         "drop_last": bool(drop_last),
@@ -238,6 +240,7 @@ def minimize(
     }
     if checkpoint is not None:
         config |= checkpoint_facts(inner, checkpoint, np.ascontiguousarray(start))
+        config["functions"] = digest_of(grad_fn, *([loss_fn] if loss_fn else []))
         config["data"] = fingerprint(*(plain(column, k) for k, column in enumerate(columns)))
 
     def make_result(theta: np.ndarray, run: Run) -> tuple[np.ndarray, History]:
@@ -251,7 +254,7 @@ def minimize(
     plan = Plan(
         backend=engine,  # type: ignore[arg-type]
         problem=Problem(size, size[0, :1], None, losses.squared_error()),
-        visits=the_order.bind(facts),
+        visits=visits_of(the_order, facts),
         train_rows=None,
         epoch_rows=epoch_rows,
         step_rows=step_rows,
@@ -260,7 +263,7 @@ def minimize(
         record_every=config["record_every"],
         average_from=None,
         evaluate=None,
-        keep_running=False,
+        evaluation="running",
         knows_loss=loss_fn is not None,
         validate=None,
         config=config,

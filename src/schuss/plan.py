@@ -68,8 +68,8 @@ class Plan:
         First update whose iterate joins the average; None: no average.
     evaluate : callable or None
         Full training loss and gradient norm at some parameters.
-    keep_running : bool
-        Whether the running loss has a column of its own.
+    evaluation : {"running", "full", "both"}
+        What the history's training loss is; with "both", the running loss has its own column.
     validate : callable or None
         Validation loss at some parameters.
     knows_loss : bool
@@ -93,7 +93,7 @@ class Plan:
     record_every: int | None
     average_from: int | None
     evaluate: Callable[[np.ndarray], tuple[float, float]] | None
-    keep_running: bool
+    evaluation: str
     validate: Callable[[np.ndarray], float] | None
     config: dict[str, Any]
     make_result: Callable[[np.ndarray, Run], Any]

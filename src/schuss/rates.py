@@ -11,17 +11,20 @@ import numpy as np
 
 from schuss import curvature
 from schuss.backends import Problem
-from schuss.errors import DataError, ScalingWarning
+from schuss.errors import DataError, InvalidArgument, ScalingWarning
 from schuss.formulas import schedules
 from schuss.formulas.rules import Rule
 from schuss.formulas.schedules import Schedule
 
-__all__ = ["choose_schedule", "explain_divergence"]
+__all__ = ["check_schedule", "choose_schedule", "explain_divergence", "rates_of"]
 
 log = logging.getLogger("schuss")
 
 # Columns whose standard deviations differ by more than this ask for different learning rates.
 WIDE_SPREAD = 100.0
+# How many steps of a user's schedule are looked at before training, and how many at a time.
+CHECKED_STEPS = 10_000_000
+CHUNK = 1 << 18
 
 
 def choose_schedule(
@@ -58,6 +61,39 @@ def choose_schedule(
         schedule = schedules.cosine(peak, steps=total)
     log.info("learning_rate: %s (%s)", schedule, why)
     return schedule
+
+
+def rates_of(schedule: Schedule, first: int, count: int) -> np.ndarray:
+    """Learning rates of the steps first <= t < first + count, checked."""
+    try:
+        rates = np.ascontiguousarray(schedule(np.arange(first, first + count)))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"learning_rate={schedule!s} failed for steps {first} ... {first + count - 1} "
+            f"({error}): expected a function from an array of step numbers to as many rates."
+        ) from error
+    bad = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
+    if bad.size:
+        raise InvalidArgument(
+            f"learning_rate={schedule!s} returned {rates[bad[0]]} at step {first + bad[0]}: "
+            "expected a finite number >= 0 for each step."
+        )
+    return rates
+
+
+def check_schedule(schedule: Schedule, total: int) -> None:
+    """Look at the rates of a user's own function before the first step is made."""
+    if schedule.trusted:
+        return
+    last = min(total, CHECKED_STEPS)
+    largest = 0.0
+    for first in range(0, last, CHUNK):
+        rates = rates_of(schedule, first, min(CHUNK, last - first))
+        largest = max(largest, float(rates.max()))
+    if largest == 0:
+        raise InvalidArgument(
+            f"learning_rate={schedule!s} is 0 at every step; nothing would train."
+        )
 
 
 def warn_if_unscaled(problem: Problem, rows: np.ndarray | None, n: int) -> None:

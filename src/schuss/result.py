@@ -118,6 +118,12 @@ class Result:
         if y.shape != predicted.shape:
             raise DataError(f"y: has shape {y.shape} but X has {predicted.shape[0]} rows.")
         if self.classes is not None:
+            known = set(self.classes.tolist())
+            strange = [label for label in y.tolist() if label not in known]
+            if strange:
+                raise DataError(
+                    f"y: label {strange[0]!r} is not among the classes {self.classes.tolist()}."
+                )
             return float(np.mean(predicted == y))
         y = as_vector(y, y.size, "y", np.dtype(np.float64))
         spread = float(((y - y.mean()) ** 2).sum())
@@ -160,6 +166,8 @@ class Result:
     @classmethod
     def one_against_rest(cls, results: Sequence[Result], classes: Any) -> Result:
         """One classifier of k classes from k binary ones; the largest margin wins.
+
+        Its history and settings are those of the first.
 
         Parameters
         ----------

@@ -23,6 +23,8 @@ from schuss.checks import (
     check_optional,
     check_penalty,
     check_rows,
+    check_seed,
+    check_training_part,
     checkpoint_facts,
     combine,
     encode,
@@ -34,6 +36,7 @@ from schuss.checks import (
     starting_point,
     step_weights,
     validation_label,
+    visits_of,
     warn_if_sorted,
 )
 from schuss.data import arrays
@@ -47,10 +50,13 @@ from schuss.formulas.rules import Rule
 from schuss.formulas.spec import check_number
 from schuss.loop import Run
 from schuss.plan import Moment, Plan
-from schuss.rates import choose_schedule, explain_divergence
+from schuss.rates import check_schedule, choose_schedule, explain_divergence
 from schuss.result import Result
 
 __all__ = ["batches", "fit", "gradient"]
+
+# Row indices that ``batches`` computes together.
+INDICES_AHEAD = 1 << 16
 
 
 def fit(
@@ -216,22 +222,24 @@ def fit(
     matrix = arrays.as_matrix(X, arrays.resolve_dtype(dtype))
     n_all, n_features = matrix.shape
     targets, classes = encode(y, n_all, matrix.dtype, the_loss)
-    seed = check_number("seed", seed, {">=": 0}, integer=True)
+    seed = check_seed(seed)
     train_rows, held_out = split(validation, n_all, seed)
     n = n_all if train_rows is None else int(train_rows.size)
-    weights = combine(
-        arrays.as_weights(sample_weight, n_all, matrix.dtype),
-        arrays.class_weights(class_weight, targets, classes, train_rows),
-    )
+    pair = arrays.class_weights(class_weight, targets, classes, train_rows)
+    given_weights = arrays.as_weights(sample_weight, n_all, matrix.dtype)
+    weights = combine(given_weights, arrays.by_class(pair, targets))
+    check_training_part(targets, weights, classes, train_rows)
     rows_per_step = check_batch_size(batch_size, n)
     accumulate = check_number("accumulate", accumulate, {">=": 1}, integer=True)
     engine = choose(backend, the_loss, check_optional("threads", threads))
 
     the_order = orders.get(order)
     objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept))
-    problem = dataclasses.replace(objective, sample_weight=step_weights(the_order, weights))
+    problem = dataclasses.replace(
+        objective, sample_weight=step_weights(the_order, weights, train_rows)
+    )
     facts = order_facts(engine, n, rows_per_step, seed, targets, weights, train_rows)
-    visits = the_order.bind(facts)
+    visits = visits_of(the_order, facts)
     frequency = among_all_rows(the_order.frequency(facts), train_rows, n_all)
     warn_if_sorted(the_order, targets, train_rows)
     whole_batches = n // rows_per_step * rows_per_step if drop_last else n
@@ -248,15 +256,16 @@ def fit(
     schedule = choose_schedule(
         learning_rate, measure_limit, problem, train_rows, n, step_rows, the_rule, total
     ).bind(steps_per_epoch)
+    check_schedule(schedule, total)
 
     state = State.start(
         starting_point(init, n_features, matrix.dtype), the_rule, check_clip(clip_norm)
     )
     config = {
         "format": 1,
-        "loss": str(the_loss),
+        "loss": the_loss.identity,
         "rule": str(the_rule),
-        "learning_rate": str(schedule),
+        "learning_rate": schedule.identity,
         "order": str(the_order),
         "batch_size": rows_per_step,
         "accumulate": accumulate,
@@ -265,7 +274,7 @@ def fit(
         "l1_ratio": float(l1_ratio),
         "fit_intercept": bool(fit_intercept),
         "clip_norm": state.clip_norm,
-        "average": check_average(average),
+        "average": check_average(average, total),
         "evaluate": evaluate,
         "record_every": check_optional("record_every", record_every),
         "tol": limits.tol,
@@ -276,7 +285,7 @@ def fit(
         "backend": engine.name,
         "validation": validation_label(validation),
     }
-    held_data = validation_data(validation, held_out, objective, classes)
+    held_data = validation_data(validation, held_out, objective, classes, pair)
     if checkpoint is not None:
         config |= checkpoint_facts(engine, checkpoint, state.theta)
         config["data"] = fingerprint(matrix, targets, weights)
@@ -312,7 +321,7 @@ def fit(
         record_every=config["record_every"],
         average_from=config["average"],
         evaluate=evaluator(evaluate, gtol, engine, objective, everywhere, the_rule),
-        keep_running=evaluate == "both",
+        evaluation=evaluate,
         validate=validator(engine, held_data),
         config=config,
         make_result=make_result,
@@ -437,12 +446,15 @@ def batches(
     targets = None if y is None else arrays.as_array(y, "y")
     if targets is not None and (targets.ndim == 0 or targets.shape[0] != n):
         raise DataError(f"y: has shape {targets.shape} but X has {n} rows.")
-    seed = check_number("seed", seed, {">=": 0}, integer=True)
+    seed = check_seed(seed)
     epoch = check_number("epoch", epoch, {">=": 0}, integer=True)
     size = check_batch_size(batch_size, n)
     labels = targets if targets is not None and targets.ndim == 1 else None
-    weights = arrays.as_weights(sample_weight, n, np.dtype(np.float64))
-    visits = orders.get(order).bind(orders.Facts(n, size, seed, labels, weights))
+    # fit draws by weights in the dtype of X.
+    narrow = data.dtype in (np.float16, np.float32)
+    weights = arrays.as_weights(sample_weight, n, np.dtype(np.float32 if narrow else np.float64))
+    facts = orders.Facts(n, size, seed, labels, weights, choose("auto").permute)
+    visits = visits_of(orders.get(order), facts)
     return _batches(data, targets, visits, epoch, size, n // size * size if drop_last else n)
 
 
@@ -454,6 +466,9 @@ def _batches(
     size: int,
     stop: int,
 ) -> Iterator[Any]:
-    for start in range(0, stop, size):
-        rows = visits.indices(epoch, start, min(start + size, stop))
-        yield data[rows] if targets is None else (data[rows], targets[rows])
+    ahead = max(1, INDICES_AHEAD // size) * size
+    for first in range(0, stop, ahead):
+        rows = visits.indices(epoch, first, min(first + ahead, stop))
+        for start in range(0, rows.size, size):
+            batch = rows[start : start + size]
+            yield data[batch] if targets is None else (data[batch], targets[batch])

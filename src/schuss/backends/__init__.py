@@ -149,5 +149,8 @@ def _automatic(loss: Loss | None, threads: int | None) -> Backend:
             if why is None:
                 log.info("backend: %s%s", name, "".join(f" ({r})" for r in reasons))
                 return made
+        elif name == "native" and util.find_spec("schuss._native") is not None:
+            # Built, so meant to be used: what keeps it from loading is not passed over.
+            raise BackendError(f"backend='auto': {why}; mend that, or ask for backend='jit'.")
         reasons.append(f"{name}: {why}")
     raise BackendError("backend='auto': none can be used: " + "; ".join(reasons))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -21,15 +20,9 @@ from schuss.errors import InvalidArgument
 from schuss.formulas import bijection, penalties
 from schuss.formulas.losses import LOSSES, Loss, _Custom
 from schuss.formulas.rules import FORMULAS, Rule
+from schuss.formulas.spec import source_of
 
 __all__ = ["JitKernels"]
-
-
-def _source(function: Callable[..., Any]) -> str:
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):  # typed at a prompt: identify it by its bytecode
-        return function.__code__.co_code.hex() + repr(function.__code__.co_consts)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -46,7 +39,7 @@ def _load(formulas: Formulas) -> ModuleType:
     files = [source, Path(penalties.__file__), Path(bijection.__file__)]
     parts = [file.read_text(encoding="utf-8") for file in files]
     functions = (*formulas.values, *formulas.slopes, *formulas.rules)
-    parts += [_source(f) for f in functions]
+    parts += [source_of(f) for f in functions]
     parts += [str(TILE_ROWS)] if formulas.cache else [repr(functions)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     # Numba looks a compiled function's module up by its name, also when it comes from the cache.

@@ -23,6 +23,7 @@ __all__ = [
     "as_targets",
     "as_vector",
     "as_weights",
+    "by_class",
     "check_finite",
     "class_weights",
     "resolve_dtype",
@@ -239,8 +240,8 @@ def class_weights(
     y: np.ndarray,
     classes: np.ndarray | None,
     rows: np.ndarray | None = None,
-) -> np.ndarray | None:
-    """Return the weight of each row that ``class_weight`` asks for; y holds -1 and +1.
+) -> tuple[float, float] | None:
+    """Return the weights of the negative and the positive class; y holds -1 and +1.
 
     "balanced" counts the training rows, ``rows``, where others are held out.
     """
@@ -273,4 +274,9 @@ def class_weights(
             f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from class to "
             "weight."
         )
-    return np.where(positive, pair[1], pair[0]).astype(y.dtype)
+    return float(pair[0]), float(pair[1])
+
+
+def by_class(pair: tuple[float, float] | None, y: np.ndarray) -> np.ndarray | None:
+    """Return each row's class weight; y holds -1 and +1."""
+    return None if pair is None else np.where(y > 0, pair[1], pair[0]).astype(y.dtype)

@@ -24,6 +24,9 @@ from schuss.errors import DataError
 __all__ = ["atomic_write", "check_writable", "read", "write"]
 
 VERSION = 1
+# Read once: the system tells it only by setting another, for all threads.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @contextlib.contextmanager
@@ -36,9 +39,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp's files are private; the final one gets what a plain open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        os.chmod(temporary, 0o666 & ~_UMASK)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, final)
@@ -60,6 +61,8 @@ def sync_folder(folder: Path) -> None:
 
 def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
     """Raise DataError now if a file at ``path`` could not be written later."""
+    if "\0" in os.fspath(path):
+        raise DataError(f"{argument}={str(path)!r}: a path cannot hold a NUL character.")
     final = Path(path)
     folder = final.parent
     if final.is_dir():

@@ -407,15 +407,16 @@ class blocks(Order):
         mixed = min(self.buffer, n_blocks)
 
         @lru_cache(maxsize=2)
-        def block_order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-            """Blocks as they come, and the position at which each begins (one more at the end)."""
+        def block_order(epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Blocks as they come; where each begins, and each buffer (one more at the end)."""
             order = facts.permute(n_blocks, round_keys(facts.seed, epoch), 0, n_blocks)
             lengths = np.where(order == n_blocks - 1, size - missing, size)
-            return order.astype(np.int64), np.concatenate([[0], np.cumsum(lengths)])
+            begins = np.concatenate([[0], np.cumsum(lengths)])
+            return order.astype(np.int64), begins, np.append(begins[:-1:mixed], facts.n)
 
         def one_buffer(epoch: int, number: int, start: int, stop: int) -> np.ndarray:
             """Rows at the positions start <= p < stop of one buffer."""
-            order, begins = block_order(epoch)
+            order, begins, _ = block_order(epoch)
             first, last = number * mixed, min((number + 1) * mixed, n_blocks)
             keys = round_keys(facts.seed, epoch, number)
             places = facts.permute(int(begins[last] - begins[first]), keys, start, stop)
@@ -425,8 +426,7 @@ class blocks(Order):
             return found.astype(index_dtype(facts.n))
 
         def indices(epoch: int, start: int, stop: int) -> np.ndarray:
-            _, begins = block_order(epoch)
-            edges = np.append(begins[:-1:mixed], facts.n)
+            edges = block_order(epoch)[2]
             first, last = np.searchsorted(edges, [start, stop - 1], side="right")
             pieces = []
             for number in range(first - 1, min(last, edges.size - 1)):

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import numpy as np
 
 from schuss.errors import InvalidArgument
-from schuss.formulas.spec import Spec, Table, check_number, parameter
+from schuss.formulas.spec import Spec, Table, check_number, digest_of, parameter
 
 __all__ = [
     "Loss",
@@ -519,6 +519,10 @@ class _Custom(Loss):
 
     def derivative(self, margin: Any, y: Any) -> Any:
         return self.functions[1](np.asarray(margin), np.asarray(y))
+
+    @property
+    def identity(self) -> str:
+        return f"{self.label} {digest_of(*self.functions)}"
 
     def __str__(self) -> str:
         return self.label

@@ -39,4 +39,4 @@ class Penalty:
 
 def shrink_towards_zero(w, amount):  # type: ignore[no-untyped-def]
     """Proximal step of ``amount * |w|``: move towards zero by ``amount``, stop there."""
-    return np.sign(w) * np.maximum(np.abs(w) - amount, 0)
+    return w - np.minimum(np.maximum(w, -amount), amount)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import numpy as np
 
 from schuss.errors import InvalidArgument, InvalidType
-from schuss.formulas.spec import Spec, Table, check_number, parameter
+from schuss.formulas.spec import Spec, Table, check_number, digest_of, parameter
 
 __all__ = [
     "Schedule",
@@ -93,6 +93,11 @@ class Schedule(Spec):
     def is_constant(self) -> bool:
         """Whether all steps have one rate."""
         return False
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it holds no function of the user's, whose values need looking at."""
+        return True
 
 
 SCHEDULES: Table[Schedule] = Table("learning_rate", Schedule)
@@ -446,6 +451,14 @@ class warmup(Schedule):
         super().__post_init__()
         object.__setattr__(self, "then", get(self.then))
 
+    @property
+    def trusted(self) -> bool:
+        return bool(self.then.trusted)
+
+    @property
+    def identity(self) -> str:
+        return f"{self} {self.then.identity}"
+
     def bind(self, steps_per_epoch: int) -> Schedule:
         return warmup(self.start, self.steps, self.then.bind(steps_per_epoch))
 
@@ -569,6 +582,14 @@ class per_epoch(Schedule):
         super().__post_init__()
         object.__setattr__(self, "schedule", get(self.schedule))
 
+    @property
+    def trusted(self) -> bool:
+        return bool(self.schedule.trusted)
+
+    @property
+    def identity(self) -> str:
+        return f"{self} {self.schedule.identity}"
+
     def bind(self, steps_per_epoch: int) -> Schedule:
         if self.steps_per_epoch:
             return self
@@ -591,6 +612,14 @@ class _Function(Schedule):
 
     def rate(self, t: np.ndarray) -> Any:
         return self.function(t)
+
+    @property
+    def trusted(self) -> bool:
+        return False
+
+    @property
+    def identity(self) -> str:
+        return f"{self} {digest_of(self.function)}"
 
     def __str__(self) -> str:
         return getattr(self.function, "__qualname__", "function")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import inspect
 import math
 import operator
@@ -41,6 +42,25 @@ def parameter(
     return dataclasses.field(default=default, metadata={"limits": limits, "choices": choices})
 
 
+def source_of(function: Callable[..., Any]) -> str:
+    """What a function is made of: its text, or its bytecode, and the values it closes over."""
+    function = getattr(function, "py_func", function)  # as Numba's compiled functions have it
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt, or no plain function
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return str(getattr(function, "__qualname__", type(function).__qualname__))
+        text = code.co_code.hex() + repr(code.co_consts) + repr(code.co_names)
+    cells = getattr(function, "__closure__", None) or ()
+    return text + "".join(repr(cell.cell_contents) for cell in cells)
+
+
+def digest_of(*functions: Callable[..., Any]) -> str:
+    """A short digest of what functions are made of."""
+    return hashlib.sha256("\0".join(map(source_of, functions)).encode()).hexdigest()[:16]
+
+
 # What parsing a text that is no Python expression, or a monstrous one, raises.
 _UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 
@@ -49,8 +69,9 @@ _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operato
 
 def check_number(name: str, value: Any, limits: dict[str, float], *, integer: bool = False) -> Any:
     """Return ``value`` as a Python int or float that lies within ``limits``, or raise."""
-    kind = "an integer" if integer else "a number"
-    accepted = " and ".join([kind, *(f"{sign} {limit:g}" for sign, limit in limits.items())])
+    kind = "an integer" if integer else "a finite number"
+    bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items())
+    accepted = f"{kind} {bounds}".rstrip()
     try:
         if isinstance(value, (bool, np.bool_, str, bytes)):  # which float() would accept
             raise TypeError
@@ -62,7 +83,7 @@ def check_number(name: str, value: Any, limits: dict[str, float], *, integer: bo
     except OverflowError:
         number = math.inf
     if not integer and not math.isfinite(number):
-        raise InvalidArgument(f"{name}={value!r}: expected {accepted}, finite.")
+        raise InvalidArgument(f"{name}={value!r}: expected {accepted}.")
     if not all(_COMPARE[sign](number, limit) for sign, limit in limits.items()):
         raise InvalidArgument(f"{name}={value!r}: expected {accepted}.")
     return number
@@ -78,6 +99,11 @@ class Spec:
     def name(self) -> str:
         """Name in the family's table."""
         return type(self).__name__
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others in a checkpoint: the text form, and a digest of functions."""
+        return str(self)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
