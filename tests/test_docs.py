@@ -267,7 +267,10 @@ def documented() -> set[str]:
     """Names that the pages of the API reference describe."""
     text = "\n".join(API.values())
     names = set(re.findall(r"^\.\. auto(?:class|function|data|exception):: (\S+)$", text, re.M))
-    names |= set(re.findall(r"^\.\. py:data:: (\S+)$", text, re.M))
+    names |= {
+        f"{module}.{name}"
+        for name, module in re.findall(r"^\.\. py:data:: (\S+)\n   :module: (\S+)$", text, re.M)
+    }
     for module in re.findall(r"^\.\. automodule:: (\S+)$", text, re.M):
         names |= {f"{module}.{name}" for name in importlib.import_module(module).__all__}
     return names

@@ -144,15 +144,24 @@ class FormulaTable(Tabular):
 
 
 class NameTable(Tabular):
-    """The public names of a module, each with its first sentence."""
+    """The public names of a module, each with its first sentence.
+
+    Names without a docstring get theirs from the directive's lines, ``name: sentence``.
+    """
+
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         module = import_module(self.arguments[0])
+        said = dict(line.split(": ", 1) for line in self.content if line)
         body = [
-            [f":py:obj:`~{module.__name__}.{name}`", first_sentence(getattr(module, name))]
+            [
+                f":py:obj:`~{module.__name__}.{name}`",
+                said.get(name) or first_sentence(getattr(module, name)),
+            ]
             for name in module.__all__
         ]
-        return [self.table(["Name", ""], [30, 70], body, "names")]
+        return [self.table(["Name", "What it is"], [30, 70], body, "names")]
 
 
 def first_sentence(described: Any) -> str:
