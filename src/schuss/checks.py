@@ -218,7 +218,9 @@ def check_training_part(
     if rows is None:
         return
     if weights is not None and not weights[rows].any():
-        raise DataError("validation: all rows of weight > 0 are held out; use another seed.")
+        raise DataError(
+            "validation: all rows with a weight above 0 are held out; use another seed."
+        )
     if classes is not None and np.ptp(targets[rows]) == 0:
         absent = classes.tolist()[0 if targets[rows[0]] > 0 else 1]
         raise DataError(

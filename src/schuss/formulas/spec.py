@@ -25,8 +25,8 @@ R = TypeVar("R", bound="Spec")
 
 
 def parameter(
-    *,
     default: Any = dataclasses.MISSING,
+    *,
     over: float | None = None,
     at_least: float | None = None,
     under: float | None = None,
