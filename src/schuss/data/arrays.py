@@ -43,8 +43,8 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any] | None:
         return None
     try:
         found = np.dtype(dtype)
-    except TypeError:
-        found = None
+    except (TypeError, ValueError):
+        found = np.dtype(object)
     if found not in FLOATS:
         raise InvalidArgument(f"dtype={dtype!r}: expected None, 'float32' or 'float64'.")
     return found
