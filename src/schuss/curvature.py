@@ -22,13 +22,14 @@ import numpy as np
 
 from schuss.backends.protocol import Backend, Problem
 from schuss.formulas import losses
-from schuss.formulas.bijection import permute, round_keys
+from schuss.formulas.bijection import draw, permute, round_keys
 
 __all__ = ["Curvature", "measure", "measure_spread"]
 
 SAMPLE_ELEMENTS = 2_000_000
 SAMPLE_ROWS = 4096
 POWER_ITERATIONS = 20
+LEAST_ITERATIONS = 8  # the largest direction may have to grow from a small part of the first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +97,11 @@ def measure(
         losses.squared_error(),
         fit_intercept=problem.fit_intercept,
     )
-    direction = np.ones(problem.n_features + 1, problem.dtype)
-    direction[-1] = problem.fit_intercept
+    # Any regular direction (all ones, say) is orthogonal to the largest one of some common X.
+    direction = (draw(round_keys(0, 1), 0, problem.n_features + 1) - 0.5).astype(problem.dtype)
+    direction[-1] *= problem.fit_intercept
     largest = 0.0
-    for _ in range(POWER_ITERATIONS):
+    for k in range(POWER_ITERATIONS):
         direction /= max(float(np.linalg.norm(direction.astype(np.float64))), 1e-30)
         _, product = backend.gradient(square, direction, sample)
         product /= sample.size
@@ -107,7 +109,8 @@ def measure(
         if not np.isfinite(grown):
             largest = float("inf")
             break
-        if not grown > 0 or abs(grown - largest) <= 1e-3 * grown:
+        settled = k >= LEAST_ITERATIONS and abs(grown - largest) <= 1e-3 * grown
+        if not grown > 0 or settled:
             largest = max(largest, grown)
             break
         largest, direction = grown, product.astype(problem.dtype)
