@@ -8,6 +8,7 @@ progress, callbacks, checkpoints, signals.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import signal
 import time
@@ -25,12 +26,15 @@ from schuss.errors import (
     DivergenceError,
     InterruptedWarning,
 )
+from schuss.formulas.bijection import index_dtype
 from schuss.history import COLUMNS, History, plain_columns
 from schuss.plan import Moment, Plan
 from schuss.rates import rates_of
 from schuss.signals import Asked, served
 
 __all__ = ["Run", "Stopper"]
+
+log = logging.getLogger("schuss.compile")
 
 
 @dataclasses.dataclass
@@ -100,6 +104,7 @@ class Run:
     def execute(self) -> Any:
         """Train until a limit is reached; return what the plan makes of the state."""
         self._resume()
+        self._warm_up()
         self.began = time.perf_counter()
         self.clock = Clock(self.state.step)
         plan = self.plan
@@ -125,6 +130,19 @@ class Run:
                 stacklevel=3,
             )
         return plan.make_result(self.theta, self)
+
+    def _warm_up(self) -> None:
+        """Have kernels that are compiled at first use compiled before the clock starts."""
+        plan, began = self.plan, time.perf_counter()
+        nothing = np.empty(0, index_dtype(plan.visits.length))
+        rate = self._rates(1)
+        segment = Segment(nothing, rate, plan.step_rows)
+        plan.backend.descend(plan.problem, self.state.copy(), segment)
+        if plan.evaluate is not None or plan.validate is not None:
+            plan.backend.gradient(plan.problem, self.state.theta, nothing)
+        seconds = time.perf_counter() - began
+        if seconds > 1:
+            log.info("compiled the %s kernels in %.1f s", plan.backend.name, seconds)
 
     @property
     def theta(self) -> np.ndarray:
@@ -305,7 +323,7 @@ class Run:
         In this order, because a run that goes on from the checkpoint does not have that row.
         """
         if self.checkpoint:
-            self._write()
+            self._try_to_write()
         if self.samples > self.recorded_at[0]:
             try:
                 self._record(evaluate=self.stop_reason != "interrupted")
@@ -354,7 +372,7 @@ class Run:
     # ---- Checkpoint and resume ----
 
     def _try_to_write(self) -> None:
-        """A checkpoint on the way: where it fails, training goes on and the next may succeed."""
+        """A checkpoint: where it fails, training goes on, and its result is not lost."""
         try:
             self._write()
         except OSError as error:
@@ -364,7 +382,7 @@ class Run:
                 f"checkpoint {str(self.checkpoint.path)!r} could not be written "
                 f"({error.strerror or error}); training goes on.",
                 CheckpointWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _write(self) -> None:

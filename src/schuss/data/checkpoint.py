@@ -138,12 +138,11 @@ class Checkpoint:
             If files exist but none of them can be read.
         """
         files = self.generations
-        # A kill between the renames leaves the newest state under its temporary name.
-        candidates = [
-            f for f in (files[0].with_name(f".{files[0].name}.new"), *files) if f.exists()
-        ]
-        if files[0] in candidates:
-            candidates = [f for f in candidates if f in files]
+        candidates = [file for file in files if file.exists()]
+        fresh = files[0].with_name(f".{files[0].name}.new")
+        if candidates and files[0] not in candidates and fresh.exists():
+            # A kill between the renames left the newest state under its temporary name.
+            candidates.insert(0, fresh)
         reasons = []
         for file in candidates:
             try:
