@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +40,17 @@ def error(message: str) -> None:
     _line("error", "red", message)
 
 
+class _Saying(logging.Handler):
+    """Passes a logger's messages on: kernels compiled at first use take seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(record.getMessage())
+
+
 class Notes:
     """Lines about what a command does on its own account, unless it is to be quiet."""
 
@@ -63,8 +75,6 @@ class Notes:
         hints : dict of warning class to str
             What to do, in place of the message's last sentences.
         """
-        from schuss.errors import InterruptedWarning
-
         seen = set()
 
         def show(message: Any, *_: Any, **__: Any) -> None:
@@ -75,6 +85,22 @@ class Notes:
                     str(message) if hint is None else f"{str(message).partition('. ')[0]}. {hint}"
                 )
                 self.warn(as_options(text))
+
+        compiled, handler = logging.getLogger("schuss.compile"), _Saying(self.say)
+        level = compiled.level
+        compiled.addHandler(handler)
+        compiled.setLevel(logging.INFO)
+        try:
+            with self._shown(show):
+                yield
+        finally:
+            compiled.removeHandler(handler)
+            compiled.setLevel(level)
+
+    @contextmanager
+    def _shown(self, show: Any) -> Iterator[None]:
+        """Python's warnings by way of ``show``."""
+        from schuss.errors import InterruptedWarning
 
         with warnings.catch_warnings():
             warnings.simplefilter("always")

@@ -80,11 +80,16 @@ def _scores(result: Result, data: Prepared) -> Table:
 _NAMES = 13  # characters of the longest name, so that both tables line up
 
 
+# What a run has done that was interrupted at its start.
+NOTHING_YET = {"updates": 0, "seconds": 0.0, "samples": 0, "epoch": 0}
+
+
 def _facts(result: Result, results: list[Result]) -> Table:
     """What was run, and how fast."""
     from rich.table import Table
 
-    last = [part.history.last for part in results]
+    # An interrupt can come before the first row.
+    last = [part.history.last or NOTHING_YET for part in results]
     updates = sum(int(row["updates"]) for row in last)
     seconds = sum(row["seconds"] for row in last)
     samples = sum(row["samples"] for row in last)

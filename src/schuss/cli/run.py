@@ -18,6 +18,7 @@ from schuss.data import examples, preprocess, tables
 from schuss.data.preprocess import Encoder
 from schuss.data.tables import Table, counted, listing
 from schuss.errors import DataError, ScalingWarning
+from schuss.formulas.spec import check_number
 from schuss.progress import Bar
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def run(options: Options) -> int:
         result.preprocessing = data.encoder.to_dict()
         if options.output:
             result.save(options.output)
-        if options.plot:
+        if options.plot and len(results[0].history):
             report.plot(options.plot, results, len(data.y[0]), data.source)
         if not options.quiet:
             report.summary(result, results, data)
@@ -184,6 +185,7 @@ def _read(options: Options, notes: Notes) -> Table:
             options.standardize = True
         return table
     options.validation = options.validation or 0.0
+    check_number("--validation", options.validation, {">=": 0.0, "<": 1.0})
     options.standardize = bool(options.standardize)
     table = tables.read(
         options.data, drop=options.drop, missing=options.missing, decimal=options.decimal
