@@ -65,11 +65,11 @@ def check_writable(path: str | os.PathLike[str], argument: str) -> Path:
         raise DataError(f"{argument}={str(path)!r}: a path cannot hold a NUL character.")
     final = Path(path)
     folder = final.parent
-    if final.is_dir():
-        raise DataError(f"{argument}={str(path)!r} is a folder; give a file name.")
-    if not folder.is_dir():
-        raise DataError(f"{argument}={str(path)!r}: folder {str(folder)!r} does not exist.")
     try:
+        if final.is_dir():
+            raise DataError(f"{argument}={str(path)!r} is a folder; give a file name.")
+        if not folder.is_dir():
+            raise DataError(f"{argument}={str(path)!r}: folder {str(folder)!r} does not exist.")
         descriptor, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=folder)
     except OSError as error:
         raise DataError(f"{argument}={str(path)!r} cannot be written: {error.strerror}.") from None
