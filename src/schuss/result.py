@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,10 @@ class Result:
     config : dict
         The run's settings in their text forms.
     preprocessing : dict or None
-        How raw columns become X; JSON-able, kept with the model.
+        How raw columns become the matrix the coefficients belong to (standardized, one-hot
+        encoded, filled), in a model that ``schuss train`` made; kept with the model.
+        :meth:`margin`, :meth:`predict` and :meth:`score` then take raw columns and apply it. None
+        for a model of :func:`schuss.fit`, whose X is the matrix itself.
 
     Examples
     --------
@@ -83,8 +87,16 @@ class Result:
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
+            For a model with `preprocessing`, the raw columns: a pandas or polars DataFrame or a
+            dict of columns, by name and in any order, or an array with the columns in the order of
+            training.
+
+        Raises
+        ------
+        schuss.errors.DataError
+            X has other columns than the model was trained on; a missing one is named.
         """
-        X = as_matrix(X, self.coef.dtype)
+        X = as_matrix(X if self.preprocessing is None else self._encoded(X), self.coef.dtype)
         if X.shape[1] != self.n_features:
             raise DataError(
                 f"X: has {X.shape[1]} columns, the model was trained on {self.n_features}."
@@ -92,12 +104,25 @@ class Result:
         margin: np.ndarray = X @ self.coef.T + np.asarray(self.intercept, self.coef.dtype)
         return margin
 
+    def _encoded(self, X: Any) -> np.ndarray:
+        """The matrix that the stored preprocessing makes of raw columns."""
+        from schuss.data.frames import UnknownCategoryWarning, as_table
+        from schuss.data.preprocess import Encoder
+
+        def say(message: str) -> None:
+            warnings.warn(message, UnknownCategoryWarning, stacklevel=4)
+
+        assert self.preprocessing is not None
+        encoder = Encoder.from_dict(self.preprocessing)
+        return encoder.encode(as_table(X, encoder), dtype=self.coef.dtype, say=say)
+
     def predict(self, X: Any) -> np.ndarray:
         """Predicted targets, or class labels, shape (n_samples,).
 
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
+            Raw columns where the model has `preprocessing`, see :meth:`margin`.
         """
         margin = self.margin(X)
         if self.classes is None:
@@ -112,6 +137,7 @@ class Result:
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
+            Raw columns where the model has `preprocessing`, see :meth:`margin`.
         y : array-like, shape (n_samples,)
         """
         predicted, y = self.predict(X), as_array(y, "y")
@@ -138,8 +164,10 @@ class Result:
         Parameters
         ----------
         path : str or path
-            Written beside and renamed, so that it is never half-written.
+            Its name ends in ``.npz``. Written beside and renamed, so that it is never half-written.
         """
+        if not os.fspath(path).lower().endswith(".npz"):
+            raise InvalidArgument(f"path={str(path)!r}: the file's name must end in .npz.")
         if not self.loss.builtin:
             raise InvalidArgument(
                 f"loss={self.loss.name!r} is a function of yours and cannot be stored; "
@@ -184,6 +212,8 @@ class Result:
         if len(widths) > 1:
             raise InvalidArgument(f"results: have different numbers of features, {widths}.")
         first = results[0]
+        if any(result.preprocessing != first.preprocessing for result in results):
+            raise InvalidArgument("results: were trained with different preprocessing.")
         return cls(
             coef=np.stack([r.coef for r in results]),
             intercept=np.array([r.intercept for r in results], dtype=first.coef.dtype),
@@ -193,6 +223,7 @@ class Result:
             stop_reason=first.stop_reason,
             backend=first.backend,
             config=first.config,
+            preprocessing=first.preprocessing,
         )
 
 
@@ -209,7 +240,7 @@ def _storable(classes: np.ndarray) -> np.ndarray:
 
 
 def load(path: str | os.PathLike[str]) -> Result:
-    """Read a model that :meth:`Result.save` wrote.
+    """Read a model that :meth:`Result.save` or ``schuss train --output`` wrote.
 
     Parameters
     ----------
@@ -218,6 +249,8 @@ def load(path: str | os.PathLike[str]) -> Result:
     Returns
     -------
     Result
+        A model of ``schuss train`` takes raw columns, as they stand in a data file: it standardizes
+        and encodes them as it did for training.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def predict(model: Path, data: Path, output: Path | None, probabilities: bool, q
                 f"--probabilities needs a model of log_loss; {model} was trained with {result.loss}"
             )
         table, X, y = _matrix(result, data, notes)
+        result = replace(result, preprocessing=None)  # X is encoded already
         columns = {"prediction": result.predict(X)}
         if probabilities:
             columns |= _probabilities(result, X)

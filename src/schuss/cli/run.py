@@ -84,9 +84,9 @@ def run(options: Options) -> int:
             notes.warn(f"interrupted {error}; no model was saved")
             return INTERRUPTED
         result, results = fitted
-        result.preprocessing = data.encoder.to_dict()
         if options.output:
-            result.save(options.output)
+            # The summary below goes on with the matrix, the saved model takes raw columns.
+            replace(result, preprocessing=data.encoder.to_dict()).save(options.output)
         if options.plot and len(results[0].history):
             report.plot(options.plot, results, len(data.y[0]), data.source)
         if not options.quiet:
@@ -119,6 +119,8 @@ def _say_what_was_written(options: Options, notes: Notes) -> None:
 
 def _check(options: Options) -> None:
     """Refuse whatever can be refused before the data is read."""
+    if options.validation is not None:
+        check_number("--validation", options.validation, {">=": 0.0, "<": 1.0})
     if (options.data is None) == (options.example is None):
         raise DataError("name a data file, or one of the examples with --example; not both")
     check_writable(options.output, "--output", (".npz",))
@@ -185,7 +187,6 @@ def _read(options: Options, notes: Notes) -> Table:
             options.standardize = True
         return table
     options.validation = options.validation or 0.0
-    check_number("--validation", options.validation, {">=": 0.0, "<": 1.0})
     options.standardize = bool(options.standardize)
     table = tables.read(
         options.data, drop=options.drop, missing=options.missing, decimal=options.decimal
