@@ -96,6 +96,7 @@ class Run:
         self.elapsed = 0.0  # seconds before this process took the run over
         self.recorded_at = (0, 0.0)  # samples and seconds at the last record
         self.pending = False  # a row of the history is due at the state at hand
+        self.advanced = False  # whether this call has made a segment
         self.stop_reason = ""
         self.asked = Asked()
 
@@ -176,9 +177,13 @@ class Run:
             self.stop_reason = "updates"
         elif limits.updates is None and self.epoch >= limits.epochs:
             self.stop_reason = "epochs"
-        elif self.samples and limits.time_limit is not None and self.seconds >= limits.time_limit:
+        elif limits.time_limit is not None and self._time_is_up(limits.time_limit):
             self.stop_reason = "time_limit"
         return bool(self.stop_reason)
+
+    def _time_is_up(self, limit: float) -> bool:
+        """Whether this call has trained for ``limit`` seconds, and a segment at least."""
+        return self.advanced and self.seconds - self.elapsed >= limit
 
     def _advance(self) -> None:
         """Run one segment."""
@@ -206,7 +211,7 @@ class Run:
         self.loss_sum += loss
         self.loss_rows += segment.n_rows
         self.samples += segment.n_rows
-        self.step = stop
+        self.step, self.advanced = stop, True
         if self.step == plan.steps_per_epoch:
             self.epoch, self.step = self.epoch + 1, 0
         every = plan.record_every
@@ -449,6 +454,6 @@ class Run:
         self.history = History.from_dict(header["history"])
         if self.stopper and header["stopper"]:
             self.stopper.best, self.stopper.bad = header["stopper"]
-        # A run that a limit ended may go on under a higher one; other reasons are final.
-        if header["stop_reason"] in ("tol", "gtol", "callback"):
+        # A run that a limit or a callback ended may go on under others; tol and gtol are final.
+        if header["stop_reason"] in ("tol", "gtol"):
             self.stop_reason = header["stop_reason"]

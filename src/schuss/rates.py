@@ -109,14 +109,22 @@ def warn_if_unscaled(problem: Problem, rows: np.ndarray | None, n: int) -> None:
 
 
 def explain_divergence(
-    limit: float, problem: Problem, rows: np.ndarray | None, n: int, batch_size: int
-) -> tuple[float, str]:
-    """The measured stability limit, and what to do."""
+    limit: float,
+    asked: str,
+    problem: Problem,
+    rows: np.ndarray | None,
+    n: int,
+    batch_size: int,
+) -> str:
+    """The measured stability limit, and what to do; ``asked`` is the learning rate asked for."""
     hint = (
         f"The measured stability limit for batch size {batch_size} is about {limit:.3g}; use a "
-        "smaller learning_rate, or learning_rate='auto'."
+        "smaller learning_rate"
     )
+    hint += "." if asked == "auto" else ", or learning_rate='auto'."
+    if not problem.loss.builtin:
+        hint += " Check that the loss's slope is its derivative, and that neither overflows."
     spread = curvature.measure_spread(problem, rows, n)
     if spread > WIDE_SPREAD:
         hint += f" Columns of X differ in scale by a factor of {spread:.3g}: standardize them."
-    return limit, hint
+    return hint

@@ -153,7 +153,7 @@ def fit(
     updates : int, optional
         Train for this many updates, however many epochs that takes; ``epochs`` is then ignored.
     time_limit : float, optional
-        Seconds after which to stop.
+        Seconds of this call after which to stop.
     tol : float, optional
         Stop when the validation loss (the training loss where there is none) has not improved by
         more than this for ``patience`` records.
@@ -287,8 +287,10 @@ def fit(
     }
     held_data = validation_data(validation, held_out, objective, classes, pair)
     if checkpoint is not None:
+        # First, so that other data are named before a learning rate that was measured on them.
+        data = fingerprint(matrix, targets, weights)
+        config = {"dtype": config["dtype"], "data": data, **config}
         config |= checkpoint_facts(engine, checkpoint, state.theta)
-        config["data"] = fingerprint(matrix, targets, weights)
         if held_data is not None and held_out is None:
             held = held_data[0]
             config["validation_data"] = fingerprint(held.X, held.y, held.sample_weight)
@@ -306,7 +308,9 @@ def fit(
         )
 
     def explain(rate: float) -> tuple[float, str]:
-        return explain_divergence(measure_limit(), problem, train_rows, n, step_rows)
+        asked = learning_rate if isinstance(learning_rate, str) else ""
+        limit = measure_limit()
+        return limit, explain_divergence(limit, asked, problem, train_rows, n, step_rows)
 
     everywhere: Rows = (0, n_all) if train_rows is None else train_rows
     plan = Plan(

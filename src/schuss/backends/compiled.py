@@ -20,6 +20,8 @@ __all__ = ["CompiledBackend", "KernelSet", "Memory", "Objective", "Steps"]
 
 # A segment reads about this many elements of X: some ten milliseconds.
 SEGMENT_ELEMENTS = 30_000_000
+# A step brings up to 7 constants of its own: bounds the memory they take.
+SEGMENT_STEPS = 1 << 18
 # A single step over more elements than this is cut into slabs, so that signals are served.
 LARGE_STEP_ELEMENTS = 200_000_000
 # Below this many elements per step, a barrier costs more than a second thread saves.
@@ -140,7 +142,7 @@ class CompiledBackend:
     def segment_rows(self, n_features: int, batch_size: int) -> int:
         """Rows of a segment, a multiple of the batch size."""
         steps = SEGMENT_ELEMENTS // ((n_features + 16) * batch_size)
-        return max(1, steps) * batch_size
+        return min(max(1, steps), SEGMENT_STEPS) * batch_size
 
     def crew(self, rows: int, n_features: int) -> int:
         """Threads that pay for a step over ``rows`` rows."""

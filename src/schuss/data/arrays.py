@@ -210,7 +210,12 @@ def as_labels(
         member = np.searchsorted(classes, found)[member]
         found = classes
     if found.size != 2:
-        hint = "; more than two classes need loss 'multinomial'" if found.size > 2 else ""
+        hint = ""
+        if found.size > 2:
+            hint = (
+                "; more than two classes need loss 'multinomial', which is not available yet: fit "
+                "each class against the rest and join them by schuss.Result.one_against_rest"
+            )
         shown = ", ".join(repr(label) for label in found[:5].tolist())
         more = ", ..." if found.size > 5 else ""
         raise DataError(

@@ -570,8 +570,9 @@ def custom(
     Examples
     --------
     >>> import numpy as np, schuss
-    >>> log_cosh = schuss.losses.custom(
-    ...     lambda m, y: np.log(np.cosh(m - y)), lambda m, y: np.tanh(m - y), name="log_cosh")
+    >>> log_cosh = schuss.losses.custom(  # written so that it does not overflow
+    ...     lambda m, y: np.logaddexp(m - y, y - m) - np.log(2.0),
+    ...     lambda m, y: np.tanh(m - y), name="log_cosh")
     >>> log_cosh.derivative(0.0, 0.0)
     np.float64(0.0)
     """
