@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -13,16 +14,18 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import schuss
-from schuss.cli import cli, console, outputs, task
+from schuss.cli import cli, console, outputs, report, task
 from schuss.cli.train import train as train_command
 from schuss.data import examples
 from schuss.errors import DataError
+from schuss.history import History
 from schuss.progress import Bar, rate
 
 # ------------------------------------------------------------------------------------- the tools
@@ -250,7 +253,8 @@ def test_missing_values():
     write(columns | {"area": area, "town": town})
     message = refused("train houses.csv --target price")
     assert "missing value in row 4 (line 5) of houses.csv, column 'area'" in message
-    assert "3 missing values in 2 columns" in message
+    assert "3 missing values in 2 columns: 'area', 'town'" in message
+    assert "--drop area --drop town" in message
     assert "--impute mean" in message
     done = run("train houses.csv --target price --impute mean --standardize -o model.npz")
     assert "2 missing numbers filled" in done.err
@@ -335,6 +339,60 @@ def test_plot_of_few_records_and_without_validation(extra):
         *extra,
     )
     assert Path("c.png").stat().st_size > 10_000
+
+
+def test_the_table_compares_with_the_simplest_model():
+    out = run("train --example breast-cancer --validation 0").out
+    y = examples.load("breast-cancer")[1]
+    share = 100 * max(np.mean(y == label) for label in np.unique(y))
+    assert f"most frequent class   {share:.2f} %" in re.sub(" {4,}", "   ", out)
+    assert "RMSE" not in out
+    out = run("train --example diabetes --validation 0 -o m.npz").out
+    X, y = examples.load("diabetes")
+    error = np.sqrt(np.mean((schuss.load("m.npz").predict(X) - y) ** 2))
+    assert float(re.search(r"RMSE +([\d.]+)", out)[1]) == pytest.approx(error, rel=1e-5)
+    assert "most frequent" not in out
+
+
+def history(losses: list[float]) -> History:
+    """A history of one row for each loss."""
+    return History.from_dict(
+        {
+            "samples": [10 * (k + 1) for k in range(len(losses))],
+            "train_loss": losses,
+            "validation_loss": [math.nan] * len(losses),
+            "learning_rate": [0.1] * len(losses),
+        }
+    )
+
+
+def drawn(losses: list[float], monkeypatch) -> Any:
+    """The axes that the loss curve of a run is drawn in."""
+    figures = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, *a, **k: figures.append(figure)
+    )
+    result = SimpleNamespace(history=history(losses), loss="squared_error")
+    report.plot(Path("c.png"), [result], 10, "title")
+    return figures[0].axes[0]
+
+
+def test_the_plot_leaves_out_rows_without_a_loss(monkeypatch):
+    axes = drawn([3.0, 2.5, math.nan], monkeypatch)
+    assert axes.lines[0].get_ydata().tolist() == [3.0, 2.5]
+    assert "2.5" in axes.texts[0].get_text()
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"), [([100.0, 99.0, 98.0], "linear"), ([100.0, 20.0, 9.0], "log")]
+)
+def test_the_scale_of_the_plot_is_that_of_the_losses(losses, scale, monkeypatch):
+    axes = drawn(losses, monkeypatch)
+    assert axes.get_yscale() == scale
+    low, high = axes.get_ylim()
+    assert 0.5 * min(losses) < low < min(losses)
+    assert max(losses) < high < 2 * max(losses)
+    assert not axes.lines[0].get_clip_on()
 
 
 def test_stopping_rules_are_named():
@@ -630,7 +688,7 @@ def test_packages_that_are_not_installed(monkeypatch, package, extra, arguments)
     Path("x.parquet").write_text("x")
     Path("x.svm").write_text("x")
     monkeypatch.setitem(sys.modules, package, None)
-    assert f"pip install 'schuss[{extra}]'" in refused(arguments)
+    assert f"pip install '.[{extra}]' from a clone" in refused(arguments)
 
 
 def test_no_file_is_left_half_written(monkeypatch, model):
@@ -688,7 +746,10 @@ def test_ctrl_c_saves_the_last_state(classes):
     X = rng.normal(size=(20_000, 20))
     y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5) * (classes - 2)
     np.savez("x.npz", X=X, y=y)
-    running = start("train x.npz --loss log_loss --epochs 100000 --output model.npz")
+    running = start(
+        "train x.npz --loss log_loss --epochs 100000 --output model.npz --checkpoint a.ckpt "
+        "--plot c.png"
+    )
     time.sleep(3)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
@@ -696,12 +757,40 @@ def test_ctrl_c_saves_the_last_state(classes):
     assert "Traceback" not in err
     assert "interrupted" in err
     if classes == 2:
-        assert "its state is in model.npz" in err
-        assert "stopped by     Ctrl-C" in out
+        assert "the model so far is in model.npz" in err
+        assert "the same command goes on from checkpoint a.ckpt" in err
+        assert re.search("stopped by +Ctrl-C", out)
         assert schuss.load("model.npz").stop_reason == "interrupted"
     else:
         assert "no model was saved" in err
+        assert "the same command goes on from checkpoint a.class0.ckpt" in err
         assert not Path("model.npz").exists()
+
+
+# ----------------------------------------------------------------------- what is often mistaken
+
+
+def test_the_nearest_option_is_suggested():
+    message = refused("train --example diabetes --epoch 3")
+    assert "--epochs" in message
+    assert "--keep" not in message
+    assert "?." not in message
+
+
+def test_model_and_data_in_the_wrong_order(model):
+    message = refused("predict houses.csv model.npz")
+    assert message.endswith("the model comes first: schuss predict model.npz houses.csv")
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-0.1", "1"])
+@pytest.mark.parametrize("data", ["--example breast-cancer", "--example diabetes", "none.csv"])
+def test_a_share_that_is_none(data, share):
+    assert "--validation" in refused(f"train {data} --validation {share}")
+
+
+def test_divergence_speaks_of_options():
+    message = refused("train --example diabetes --learning-rate 1e9")
+    assert "a smaller --learning-rate, or --learning-rate='auto'" in message
 
 
 # ----------------------------------------------------------------------------- as a program

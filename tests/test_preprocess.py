@@ -109,7 +109,10 @@ def test_a_later_table_may_miss_values_if_the_training_imputed(table):
     ("text", "parts"),
     [
         ("a,b,y\n1,2,0\n3,,1\n", ["row 2 (line 3)", "'b'", "--impute mean", "--drop b"]),
-        ("a,b,y\n1,2,0\n,,1\nNA,1,2\n", ["row 2", "'a'", "3 missing values in 2 columns"]),
+        (
+            "a,b,y\n1,2,0\n,,1\nNA,1,2\n",
+            ["row 2", "'a'", "3 missing values in 2 columns: 'a', 'b'"],
+        ),
         ("a,my col,y\n1,x,0\n3,null,1\n4,,1\n", ["'my col'", "2 missing values in this column"]),
         ("a,my col,y\n1,x,0\n3,null,1\n4,,1\n", ["--drop 'my col'"]),
         ("a,b,y\n1,2,0\n3,inf,1\n", ["infinite", "row 2 (line 3)", "'b'"]),
@@ -280,13 +283,21 @@ def test_damaged_numbers_are_not_taken_for_categories(table):
 
 def test_numbers_with_commas(table):
     assert "--decimal ," in refused(table('a,y\n"1,5",0\n"2,25",1\n'))
-    assert "'1,234'" in refused(table('a,y\n"1,234",0\n"12,234.5",1\n'))
+    assert "'1,234' in row 1 (line 2)), probably as thousands separators" in refused(
+        table('a,y\n"1,234",0\n"12,234.5",1\n')
+    )
+    few = table("a,y\n" + "".join(f"{k}.5,{k % 2}\n" for k in range(900)) + '"1,200",1\n')
+    assert "'1,200' in row 901 (line 902)), probably as thousands" in refused(few)
 
 
 def test_every_refused_column_is_named_at_once(table):
     found = table("id,day,a,y\n1,2024-01-01,1,0\n2,2024-01-02,2,1\n")
     message = refused(found)
-    assert message.endswith("To leave out: --drop id --drop day")
+    assert message.endswith(
+        "Leave them out with --drop id --drop day, or use them with --keep id --keep day."
+    )
+    message = refused(table("id,day,a,y\n1,x,1,0\n2,x,2,1\n"))
+    assert message.endswith("Leave it out with --drop id, or use it with --keep id.")
     many = Table("x", 3, {f"id{k}": Other(f"id{k}", "lists") for k in range(8)})
     assert "and 3 more" in refused(many, target="z")
 

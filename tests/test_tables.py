@@ -319,7 +319,7 @@ def test_damaged_parquet(parquet, write):
 )
 def test_packages_that_are_not_installed(write, monkeypatch, name, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingPackage, match=rf"pip install 'schuss\[{extra}\]'"):
+    with pytest.raises(MissingPackage, match=rf"pip install '\.\[{extra}\]' from a clone"):
         read(write("x", name))
 
 

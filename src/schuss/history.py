@@ -136,7 +136,7 @@ class History:
                 import matplotlib.pyplot as plt
             except ImportError:
                 raise MissingPackage(
-                    "History.plot needs matplotlib: pip install 'schuss[plot]'"
+                    "History.plot needs matplotlib: pip install '.[plot]' from a clone of schuss"
                 ) from None
             ax = plt.subplots(layout="constrained")[1]
         rows = self._rows_per_epoch
@@ -164,11 +164,8 @@ class History:
 
 def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
     """Mean of the last ``width`` values, of those there are at the start."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    stop = np.arange(1, values.size + 1)
-    start = np.maximum(stop - width, 0)
-    mean: np.ndarray = (total[stop] - total[start]) / (stop - start)
-    return mean
+    # Not by differences of a running sum, in which small late losses would drown.
+    return np.array([values[max(k - width, 0) : k].mean() for k in range(1, values.size + 1)])
 
 
 def plain_columns(columns: dict[str, Any]) -> dict[str, list[float]]:

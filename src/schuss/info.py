@@ -24,9 +24,6 @@ OPTIONAL = {
     "matplotlib": "plot",
     "pandas": "plot",
     "torch": "torch",
-    "mpi4py": "mpi",
-    "cupy-cuda12x": "cuda12",
-    "cupy-cuda13x": "cuda13",
 }
 ENVIRONMENT = ("SCHUSS_CPU", "SCHUSS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_CACHE_DIR")
 
@@ -209,7 +206,7 @@ def _package_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif package["required"]:
             rows.append((name, f"missing: pip install {name}"))
         else:
-            rows.append((name, f"not installed: pip install 'schuss[{package['extra']}]'"))
+            rows.append((name, f"not installed: pip install '.[{package['extra']}]' from a clone"))
     return rows
 
 

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 a bug in schuss, 2 wrong input, 130 interrupted.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import traceback
@@ -66,10 +67,14 @@ def _report(error: BaseException) -> int:
         # The reader of standard output has gone; Python would complain while flushing it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        near = difflib.get_close_matches(error.option_name, error.possibilities, n=1)
+        error = click.NoSuchOption(error.option_name, possibilities=near, ctx=error.ctx)
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "schuss"
         message = error.format_message().rstrip(".")
-        console.error(f"{message}. Try '{command} --help'.")
+        stop = "" if message.endswith("?") else "."
+        console.error(f"{message}{stop} Try '{command} --help'.")
         return 2
     if isinstance(error, click.ClickException):
         console.error(error.format_message())

@@ -21,17 +21,24 @@ def _line(kind: str, colour: str, message: str) -> None:
     click.echo(f"{kind}: {text}", err=True)
 
 
+#: Arguments that messages also name without a value; no words of plain English.
+_BARE = "learning_rate|batch_size|class_weight|clip_norm|l1_ratio|record_every|time_limit|drop_last"
+
+
 def as_options(message: str) -> str:
     """A message of the library, whose arguments are options here.
 
     >>> as_options("batch_size=0: expected a number; use learning_rate='auto'.")
     "--batch-size=0: expected a number; use --learning-rate='auto'."
+    >>> as_options("use a smaller learning_rate.")
+    'use a smaller --learning-rate.'
     """
 
     def option(found: re.Match[str]) -> str:
         return "--" + found[0].replace("_", "-")
 
     message = re.sub(r"\b[a-z]\w*_\w+(?==)", option, message)
+    message = re.sub(rf"(?<!['\w-])(?:{_BARE})\b", option, message)
     return re.sub(r"^[a-z]\w*(?==)", option, message)
 
 

@@ -42,14 +42,13 @@ def predict(model: Path, data: Path, output: Path | None, probabilities: bool, q
     ignored. If the target is among them, the score is shown. There is one line of output for each
     row, in the same order.
     """
-    import schuss
     from schuss.cli.outputs import check_distinct, check_writable, write_columns
 
     notes = Notes(quiet)
     check_writable(output, "--output", (".csv", ".npy", ".parquet"))
     check_distinct([("the model", model), ("the data file", data), ("--output", output)])
     with notes.warnings():
-        result = schuss.load(model)
+        result = _load(model, data)
         if probabilities and (result.classes is None or result.loss.name != "log_loss"):
             raise click.ClickException(
                 f"--probabilities needs a model of log_loss; {model} was trained with {result.loss}"
@@ -65,6 +64,26 @@ def predict(model: Path, data: Path, output: Path | None, probabilities: bool, q
         _say_score(result, table, X, y, notes)
     if output is not None:
         notes.say(f"{table.n_rows:,} predictions written to {output}")
+
+
+def _load(model: Path, data: Path) -> Result:
+    """The model; where it is the other file, say so."""
+    import schuss
+    from schuss.errors import DataError
+
+    try:
+        return schuss.load(model)
+    except DataError:
+        try:
+            schuss.load(data)
+        except DataError:
+            pass
+        else:
+            raise click.ClickException(
+                f"{model} is not a model, but {data} is; the model comes first: "
+                f"schuss predict {data} {model}"
+            ) from None
+        raise
 
 
 def _matrix(

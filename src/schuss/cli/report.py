@@ -68,16 +68,37 @@ def _scores(result: Result, data: Prepared) -> Table:
     parts = [0, 1] if len(data.y[1]) else [0]
     sets = [(data.X[part], data.y[part]) for part in parts]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", style="bold", min_width=_NAMES)
+    table.add_column("", style="bold", min_width=_width(result))
     for name in ("training", "validation")[: len(parts)]:
         table.add_column(name, justify="right")
     table.add_row(str(result.loss), *(f"{mean_loss(result, X, y):.6g}" for X, y in sets))
+    if result.classes is None:
+        table.add_row("RMSE", *(f"{_rmse(result, X, y):.6g}" for X, y in sets))
     table.add_row(score_name(result), *(score_text(result, X, y) for X, y in sets))
+    if result.classes is not None:
+        # What a model without columns would reach.
+        table.add_row(_BASELINE, *(_most_frequent(data.y[0], y) for _, y in sets))
     table.add_row("rows", *(f"{len(y):,}" for _, y in sets))
     return table
 
 
-_NAMES = 13  # characters of the longest name, so that both tables line up
+_BASELINE = "most frequent class"
+
+
+def _width(result: Result) -> int:
+    """Characters of the longest name, so that both tables line up."""
+    return len("learning rate" if result.classes is None else _BASELINE)
+
+
+def _rmse(result: Result, X: np.ndarray, y: np.ndarray) -> float:
+    """Root of the mean squared error, in the unit of the target."""
+    return float(np.sqrt(np.mean((np.asarray(result.predict(X), dtype=np.float64) - y) ** 2)))
+
+
+def _most_frequent(training: np.ndarray, y: np.ndarray) -> str:
+    """Share of the class that is most frequent among the training rows."""
+    classes, counts = np.unique(training, return_counts=True)
+    return f"{100 * np.mean(y == classes[counts.argmax()]):.2f} %"
 
 
 # What a run has done that was interrupted at its start.
@@ -97,7 +118,7 @@ def _facts(result: Result, results: list[Result]) -> Table:
     each = f" for each of {len(results)} models, one against the rest" if len(results) > 1 else ""
     speed = f", {rate(samples / seconds)}" if seconds > 0 else ""
     table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column("", style="bold", min_width=_NAMES)
+    table.add_column("", style="bold", min_width=_width(result))
     batch = counted(result.config["batch_size"], "row")
     table.add_row("epochs", f"{epochs}{each}")
     table.add_row("updates", f"{updates:,}, of {batch} each")
@@ -196,7 +217,9 @@ def _curve(
     Returns the last point with its label and colour.
     """
     curves = [(part["samples"] / rows, part[name].astype(float)) for part in columns]
-    curves = [(x, y) for x, y in curves if np.isfinite(y).any()]
+    # The row of an interrupted epoch may hold no loss.
+    curves = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in curves]
+    curves = [(x, y) for x, y in curves if len(x)]
     if not curves:
         return None
     if len(curves) > 1:
@@ -206,18 +229,21 @@ def _curve(
     x = curves[0][0][:length]
     y = np.mean([values[:length] for _, values in curves], axis=0)
     marker = "o" if length < 3 else None
-    axes.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=4)
+    # Not clipped: the first and last point stand on the edge of the axes.
+    axes.plot(x, y, color=colour, linewidth=1.8, marker=marker, markersize=4, clip_on=False)
     return (x[-1], y[-1], label, colour) if label else None
 
 
+_SPAN = 10
+
+
 def _scale(axes: Any, columns: list[dict[str, np.ndarray]]) -> None:
-    """A logarithmic scale where the losses span more than a factor of 30."""
+    """The range of the losses; on a logarithmic scale where they span more than a factor of 10."""
     values = np.concatenate([part[name] for part in columns for name in _DRAWN[1:3]]).astype(float)
     values = values[np.isfinite(values)]
-    if values.size and values.min() > 0 and values.max() > 30 * values.min():
+    if values.size and values.min() > 0 and values.max() > _SPAN * values.min():
         axes.set_yscale("log")
-    elif values.size and values.min() >= 0:
-        axes.set_ylim(bottom=0)
+    axes.autoscale_view()  # the labels' places depend on it
 
 
 def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:

@@ -81,7 +81,7 @@ def run(options: Options) -> int:
         try:
             fitted = _fit(data, options, notes)
         except Interrupted as error:
-            notes.warn(f"interrupted {error}; no model was saved")
+            notes.warn(f"training was interrupted {error}")
             return INTERRUPTED
         result, results = fitted
         if options.output:
@@ -94,10 +94,18 @@ def run(options: Options) -> int:
         _say_what_was_written(options, notes)
     if result.stop_reason == "interrupted":
         updates = int(result.history.last.get("updates", 0))
-        saved = f"; its state is in {options.output}" if options.output else ""
-        notes.warn(f"training was interrupted after {counted(updates, 'update')}{saved}")
+        saved = f"; the model so far is in {options.output}" if options.output else ""
+        again = _goes_on(options.checkpoint)
+        notes.warn(f"training was interrupted after {counted(updates, 'update')}{saved}{again}")
         return INTERRUPTED
     return 0
+
+
+def _goes_on(checkpoint: Path | None) -> str:
+    """End of a message about an interrupt: what a repeat of the command goes on from."""
+    if checkpoint is None or not checkpoint.exists():
+        return ""
+    return f"; the same command goes on from checkpoint {checkpoint}"
 
 
 def _scaling_hint(options: Options) -> dict[type[Warning], str]:
@@ -294,7 +302,10 @@ def _fit(data: Prepared, options: Options, notes: Notes) -> tuple[Result, list[R
             checkpoint = checkpoint.with_name(f"{checkpoint.stem}.class{k}{checkpoint.suffix}")
         results.append(_fit_one(one, options, checkpoint, f"class {k + 1} of {count}", notes))
         if results[-1].stop_reason == "interrupted":
-            raise Interrupted(f"at class {str(label)!r}, number {k + 1} of {count}")
+            raise Interrupted(
+                f"at class {str(label)!r}, number {k + 1} of {count}; no model was saved"
+                f"{_goes_on(checkpoint)}"
+            )
     return schuss.Result.one_against_rest(results, classes), results
 
 

@@ -45,7 +45,8 @@ _DATE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_COMMA_NUMBER = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d*,\d+")
+_SEPARATED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_COMMA_NUMBER = re.compile(rf"{_SEPARATED.pattern}|[-+]?\d*,\d+")
 
 
 # ------------------------------------------------------------------------ what becomes of a column
@@ -371,71 +372,99 @@ def _check_columns(
     for name in keep:
         table.column(name)
     refused = [
-        (column.name, reason)
+        (column.name, refusal)
         for column in columns
-        if (reason := _why_not(table, column, column.name in keep, max_categories)) is not None
+        if (refusal := _why_not(table, column, column.name in keep, max_categories)) is not None
     ]
     if not refused:
         return
-    reasons = "; ".join(f"column {name!r} {reason}" for name, reason in refused[:5])
+    reasons = "; ".join(f"column {name!r} {refusal.reason}" for name, refusal in refused[:5])
     if len(refused) > 5:
         reasons += f"; and {len(refused) - 5} more"
-    options = " ".join(f"--drop {shlex.quote(name)}" for name, _ in refused)
-    raise DataError(f"{table.source}: {reasons}. To leave out: {options}")
+    it = "it" if len(refused) == 1 else "them"
+    ways = f"Leave {it} out with {_each('--drop', [name for name, _ in refused])}"
+    usable = [name for name, refusal in refused if refusal.keep]
+    if usable:
+        it = f" {it}" if len(usable) == len(refused) else ""
+        ways += f", or use{it} with {_each('--keep', usable)}"
+    raise DataError(f"{table.source}: {reasons}. {ways}.")
 
 
-def _why_not(table: Table, column: Column, keep: bool, max_categories: int) -> str | None:
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a column is refused, and whether ``--keep`` is a way to use it."""
+
+    reason: str
+    keep: bool = False
+
+
+def _each(option: str, names: Sequence[str]) -> str:
+    """The option once for each name."""
+    return " ".join(f"{option} {shlex.quote(name)}" for name in names)
+
+
+def _why_not(table: Table, column: Column, keep: bool, max_categories: int) -> _Refusal | None:
     """Why a column is refused, or None."""
     if isinstance(column, Other):
-        return f"holds {column.description}"
+        return _Refusal(f"holds {column.description}")
     if column.missing.all():
-        return "has no values"
+        return _Refusal("has no values")
     if isinstance(column, Numbers):
         return None if keep else _why_not_numbers(column)
     return (None if keep else _why_not_text(table, column)) or _too_many(column, max_categories)
 
 
-def _why_not_numbers(column: Numbers) -> str | None:
+def _why_not_numbers(column: Numbers) -> _Refusal | None:
     values = column.values[~column.missing].astype(np.float64)
     if not np.isfinite(values).all() or not np.array_equal(values, np.floor(values)):
         return None
     lowest, highest = values.min(), values.max()
-    way = f" (or pass --keep {shlex.quote(column.name)})"
     if 19000101 <= lowest <= highest <= 21001231 and len(values) > 1:
         month, day = values // 100 % 100, values % 100
         if ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():
-            return f"holds dates ({int(values[0])}){way}"
+            return _Refusal(f"holds dates ({int(values[0])})", keep=True)
     row_number = highest - lowest + 1 == len(values) >= _FEW_ROWS and lowest in (0, 1)
     if (row_number or named_like_id(column.name)) and len(np.unique(values)) == len(values) > 1:
-        return f"looks like an identifier: {int(lowest)} to {int(highest)}, all distinct{way}"
+        return _Refusal(
+            f"looks like an identifier: {int(lowest)} to {int(highest)}, all distinct", keep=True
+        )
     return None
 
 
-def _why_not_text(table: Table, column: Text) -> str | None:
+def _why_not_text(table: Table, column: Text) -> _Refusal | None:
     values = column.categories
     present = int((~column.missing).sum())
-    way = f" (or pass --keep {shlex.quote(column.name)})"
     if all(map(_DATE.fullmatch, values)):
-        return f"holds dates or times ({values[0]!r}){way}"
+        return _Refusal(f"holds dates or times ({values[0]!r})", keep=True)
     if (damaged := _damaged_numbers(table, column)) is not None:
-        return damaged
+        return _Refusal(damaged)
     if present > 100 and len(values) > 0.95 * present:
-        return f"looks like an identifier or free text: {len(values):,} values, nearly all distinct"
+        return _Refusal(
+            f"looks like an identifier or free text: {len(values):,} values, nearly all distinct"
+        )
     if named_like_id(column.name) and len(values) == present > 1:
-        return f"looks like an identifier: {present:,} values, all distinct{way}"
+        return _Refusal(f"looks like an identifier: {present:,} values, all distinct", keep=True)
     return None
 
 
 def _damaged_numbers(table: Table, column: Text) -> str | None:
     """What keeps a column that is meant to hold numbers from doing so, or None."""
     values = column.categories
-    commas = [value for value in values if _COMMA_NUMBER.fullmatch(value)]
-    if len(commas) > 0.5 * len(values):
-        return (
-            f"holds numbers with commas ({commas[0]!r}): write them without, or pass --decimal , "
-            "if the comma is the decimal mark"
-        )
     odd = [value for value in values if not _is_number(value)]
+    commas = [value for value in odd if _COMMA_NUMBER.fullmatch(value)]
+    if commas and (len(commas) > 0.5 * len(values) or len(commas) == len(odd)):
+        separated = [value for value in commas if _SEPARATED.fullmatch(value)]
+        if len(separated) < len(commas):
+            return (
+                f"holds numbers with commas ({commas[0]!r}): pass --decimal , if the comma is the "
+                "decimal mark, or write them without"
+            )
+        row = int(np.argmax(column.codes == values.index(separated[0])))
+        return (
+            f"holds numbers with commas ({separated[0]!r} in {table.row(row)}), probably as "
+            "thousands separators: write them without, or pass --decimal , if the comma is the "
+            "decimal mark"
+        )
     if len(values) - len(odd) > 10 and _share(column, odd) < 0.1:
         row = int(np.argmax(column.codes == values.index(odd[0])))
         others = f" and {counted(len(odd) - 1, 'more such value')}" if len(odd) > 1 else ""
@@ -446,11 +475,11 @@ def _damaged_numbers(table: Table, column: Text) -> str | None:
     return None
 
 
-def _too_many(column: Text, max_categories: int) -> str | None:
+def _too_many(column: Text, max_categories: int) -> _Refusal | None:
     count = len(column.categories)
     if count <= max_categories:
         return None
-    return (
+    return _Refusal(
         f"holds text with {count:,} distinct values, more than {max_categories} (raise the limit "
         f"with --max-categories {count}, or group rare values)"
     )
@@ -489,11 +518,14 @@ def _check_values(table: Table, columns: Sequence[Column], impute: bool) -> None
     if found:
         row, name, _ = min(found, key=lambda entry: entry[0])
         total = sum(count for _, _, count in found)
-        where = f"{len(found)} columns" if len(found) > 1 else "this column"
+        names = [name for _, name, _ in found]
+        where = "this column"
+        if len(found) > 1:
+            where = f"{len(found)} columns: {listing([repr(name) for name in names])}"
         many = f" ({total:,} missing values in {where})" if total > 1 else ""
         raise DataError(
             f"missing value in {table.place(row, name)}{many}. Pass --impute mean to fill them, "
-            f"or --drop {shlex.quote(name)}."
+            f"or {_each('--drop', names)} to leave the column{'s' * (len(names) > 1)} out."
         )
 
 

@@ -205,7 +205,8 @@ def require(package: str, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         name = package.partition(".")[0]
         raise MissingPackage(
-            f"{purpose} needs {name}, which is not installed: pip install 'schuss[{extra}]'"
+            f"{purpose} needs {name}, which is not installed: pip install '.[{extra}]' from a "
+            "clone of schuss"
         ) from error
 
 
