@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import schuss
 from schuss.cli import cli
 from schuss.data import examples
-from schuss.errors import DataError, InvalidArgument, SchussWarning
+from schuss.errors import DataError, InvalidArgument, UnknownCategoryWarning
 
 TRAIN = "train houses.csv --target price --standardize --impute mean --validation 0.2 -o m.npz -q"
 
@@ -144,7 +144,7 @@ def test_no_table_at_all(told, X):
 
 def test_an_unknown_category_is_told(houses, told):
     model = schuss.load("m.npz")
-    with pytest.warns(SchussWarning, match="'Rome' did not occur in the training rows"):
+    with pytest.warns(UnknownCategoryWarning, match="'Rome' did not occur in the training rows"):
         model.predict(houses | {"town": ["Rome"] * 120})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -25,6 +25,7 @@ __all__ = [
     "ScalingWarning",
     "SchussError",
     "SchussWarning",
+    "UnknownCategoryWarning",
 ]
 
 
@@ -247,6 +248,23 @@ class InterruptedWarning(SchussWarning):
     ...     result = schuss.fit([[1.0], [2.0]], [1.0, 2.0])
     >>> result.stop_reason
     'epochs'
+    """
+
+
+class UnknownCategoryWarning(SchussWarning):
+    """Text holds a value that did not occur in the training rows; it counts as no category.
+
+    Examples
+    --------
+    A service that would rather refuse such rows, with a model that ``schuss train`` saved:
+
+    >>> import warnings, schuss
+    >>> def predict(model, rows):
+    ...     with warnings.catch_warnings():
+    ...         warnings.simplefilter("error", schuss.errors.UnknownCategoryWarning)
+    ...         return model.predict(rows)
+    >>> predict(schuss.fit([[1.0], [2.0]], [1.0, 2.0]), [[1.5]]).shape
+    (1,)
     """
 
 

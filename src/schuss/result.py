@@ -13,7 +13,7 @@ import numpy as np
 
 from schuss.data import container
 from schuss.data.arrays import as_array, as_matrix, as_vector
-from schuss.errors import DataError, InvalidArgument
+from schuss.errors import DataError, InvalidArgument, UnknownCategoryWarning
 from schuss.formulas import losses
 from schuss.formulas.losses import Loss
 from schuss.history import History, plain_columns
@@ -106,7 +106,7 @@ class Result:
 
     def _encoded(self, X: Any) -> np.ndarray:
         """The matrix that the stored preprocessing makes of raw columns."""
-        from schuss.data.frames import UnknownCategoryWarning, as_table
+        from schuss.data.frames import as_table
         from schuss.data.preprocess import Encoder
 
         def say(message: str) -> None:

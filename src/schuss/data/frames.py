@@ -14,13 +14,9 @@ import numpy as np
 from schuss.data.arrays import as_array
 from schuss.data.preprocess import Categories, Encoder, Number
 from schuss.data.tables import MISSING, Column, Numbers, Other, Table, Text, listing
-from schuss.errors import DataError, SchussWarning
+from schuss.errors import DataError
 
-__all__ = ["UnknownCategoryWarning", "as_table"]
-
-
-class UnknownCategoryWarning(SchussWarning):
-    """Text holds a value that did not occur in the training rows; it counts as no category."""
+__all__ = ["as_table"]
 
 
 def as_table(X: Any, encoder: Encoder) -> Table:
