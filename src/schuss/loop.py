@@ -136,8 +136,7 @@ class Run:
         """Have kernels that are compiled at first use compiled before the clock starts."""
         plan, began = self.plan, time.perf_counter()
         nothing = np.empty(0, index_dtype(plan.visits.length))
-        rate = self._rates(1)
-        segment = Segment(nothing, rate, plan.step_rows)
+        segment = Segment(nothing, np.zeros(1), plan.step_rows)
         plan.backend.descend(plan.problem, self.state.copy(), segment)
         if plan.evaluate is not None or plan.validate is not None:
             plan.backend.gradient(plan.problem, self.state.theta, nothing)

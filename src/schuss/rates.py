@@ -67,7 +67,7 @@ def rates_of(schedule: Schedule, first: int, count: int) -> np.ndarray:
     """Learning rates of the steps first <= t < first + count, checked."""
     try:
         rates = np.ascontiguousarray(schedule(np.arange(first, first + count)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise InvalidArgument(
             f"learning_rate={schedule!s} failed for steps {first} ... {first + count - 1} "
             f"({error}): expected a function from an array of step numbers to as many rates."
