@@ -344,6 +344,39 @@ def test_bad_arguments_of_fit(arguments, error, message):
     refuses(error, message, lambda: schuss.fit(X, y, **arguments))
 
 
+def test_a_split_that_leaves_nothing_to_train_on():
+    lone = np.array(["no"] * (N - 1) + ["yes"])
+    seeds = [seed for seed in range(40) if seed_holds_out(seed, N - 1)]
+    assert 0 < len(seeds) < 40
+    for seed in seeds[:3]:
+        common = {"loss": "log_loss", "validation": 0.3, "seed": seed}
+        refuses(
+            DataError,
+            "validation: all rows with the label 'yes' are held out",
+            lambda: schuss.fit(X, lone, **common),  # noqa: B023
+        )
+        refuses(
+            DataError,
+            "class_weight='balanced': no training row has the label 'yes'",
+            lambda: schuss.fit(X, lone, class_weight="balanced", **common),  # noqa: B023
+        )
+
+
+def seed_holds_out(seed: int, row: int) -> bool:
+    """Whether a validation split by that seed holds the row out."""
+    result = schuss.fit(
+        np.eye(N)[:, row : row + 1],
+        np.ones(N),
+        batch_size=1,
+        learning_rate=0.5,
+        epochs=1,
+        fit_intercept=False,
+        validation=0.3,
+        seed=seed,
+    )
+    return not result.coef.any()
+
+
 def test_every_argument_of_fit_is_tested():
     import inspect
 
@@ -365,6 +398,8 @@ SCHEDULES = [
     (lambda t: np.ones(3), r"failed for steps 0 \.\.\. "),
     (lambda t: "fast", r"failed for steps 0 \.\.\. "),
     (lambda t: None, r"(failed for steps|returned nan at step) 0"),
+    (lambda t: 0 * t, "is 0 at every step; nothing would train"),
+    (lambda t: np.ones(9)[t.astype(int)], r"failed for steps 0 \.\.\. .*out of bounds"),
     (lambda t: 0.1 if t < 3 else 0.01, r"failed for steps 0 \.\.\. .*array of step numbers"),
 ]
 

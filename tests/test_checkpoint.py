@@ -160,6 +160,13 @@ def test_a_finished_run_is_read_back(path, backend):
         path.with_name("run.ckpt.1").unlink()
 
 
+def test_a_finished_run_asks_its_schedule_for_nothing_more(path):
+    table = np.linspace(0.01, 0.001, 2 * UPDATES)
+    common = {"epochs": 2, "learning_rate": lambda t: table[t.astype(int)]}
+    first = fit(**common, checkpoint=Checkpoint(path))
+    assert bits(fit(**common, checkpoint=Checkpoint(path))) == bits(first)
+
+
 def test_a_run_that_patience_ended_stays_ended(path):
     common = {"tol": 100.0, "patience": 2, "checkpoint": Checkpoint(path)}
     first = fit(**common, epochs=5)

@@ -9,7 +9,7 @@ import pytest
 from test_fit import Listener, steps_of
 
 import schuss
-from schuss.errors import DivergenceError, InterruptedWarning
+from schuss.errors import DataTypeError, DivergenceError, InterruptedWarning
 
 N, D = 23, 4
 RNG = np.random.default_rng(8)
@@ -259,6 +259,16 @@ def test_any_number_of_arrays_of_any_kind():
         return theta * 0
 
     schuss.minimize(look, [1.0], (texts, objects, np.zeros((4, 2, 2))), batch_size=2)
+
+
+def test_objects_cannot_be_told_apart_by_a_checkpoint(tmp_path):
+    with pytest.raises(DataTypeError, match=r"data\[1\]: a checkpoint cannot tell"):
+        schuss.minimize(
+            lambda theta, numbers, things: theta * 0,
+            [1.0],
+            (np.arange(2), np.array([{}, None], dtype=object)),
+            checkpoint=schuss.data.Checkpoint(tmp_path / "run"),
+        )
 
 
 def test_data_frames_and_tensors():

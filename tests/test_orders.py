@@ -415,6 +415,44 @@ def test_sequential_order_on_sorted_labels_warns():
     schuss.fit(X, y, loss="log_loss", order="shuffle", epochs=1)
 
 
+class Backwards(orders.Order):
+    """An order of the user's own, right or wrong."""
+
+    def __init__(self, wrong=None) -> None:
+        object.__setattr__(self, "wrong", wrong)
+
+    def bind(self, known: Facts) -> orders.Visits:
+        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
+            rows = known.n - 1 - np.arange(start, stop)
+            return rows if self.wrong is None else self.wrong(rows)
+
+        return orders.Visits(known.n, indices)
+
+
+def test_an_order_of_the_users_own(backend):
+    assert visited(9, backend, order=Backwards()).tolist() == list(range(8, -1, -1))
+    assert [b.tolist() for b in schuss.batches(np.arange(5), batch_size=3, order=Backwards())] == [
+        [4, 3, 2],
+        [1, 0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda rows: rows + 1, r"order=.*rows\[0\] is 9: expected 0 \.\.\. 8"),
+        (lambda rows: rows - 100, r"order=.*rows\[0\] is -92: expected 0"),
+        (lambda rows: rows[1:], r"order=.*returned 8 rows for positions 0"),
+        (lambda rows: rows * 0.5, "order=.*rows: expected .*integers"),
+        (lambda rows: None, "order=.*rows: expected .*integers"),
+    ],
+)
+def test_a_wrong_order_of_the_users_own_is_refused(wrong, message, backend):
+    """Before a kernel reads where no data are."""
+    with pytest.raises(InvalidArgument, match=message):
+        visited(9, backend, order=Backwards(wrong))
+
+
 # ---- Through batches -----------------------------------------------------------------------
 
 

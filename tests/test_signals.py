@@ -18,6 +18,7 @@ from test_checkpoint import Interrupter
 from test_fit import Listener, bits
 
 import schuss
+from schuss.backends.reference import ReferenceBackend
 from schuss.errors import InterruptedWarning
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -178,6 +179,49 @@ def test_in_another_thread_signals_are_not_touched():
     thread.start()
     thread.join(30)
     assert seen == [signal.default_int_handler]
+
+
+class Evaluating(ReferenceBackend):
+    """Presses Ctrl-C in the k-th pass over all the data."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+
+    def gradient(self, problem, theta, rows):
+        if isinstance(rows, tuple):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+        return super().gradient(problem, theta, rows)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_ctrl_c_within_an_evaluation(k, tmp_path):
+    """The record is left out; a resumed run makes it."""
+    common = {
+        "learning_rate": 0.01,
+        "epochs": 3,
+        "evaluate": "full",
+        "validation": (X, Y),
+        "checkpoint": schuss.data.Checkpoint(tmp_path / "run"),
+    }
+    with pytest.warns(InterruptedWarning):
+        result = schuss.fit(X, Y, backend=Evaluating(k), **common)
+    assert result.stop_reason == "interrupted"
+    assert result.history["updates"].tolist() == [94, 188][: (k + 1) // 2]
+    assert np.isnan(result.history["validation_loss"][-1])
+    resumed = schuss.fit(X, Y, backend="reference", **common)
+    del common["checkpoint"]
+    assert bits(resumed) == bits(schuss.fit(X, Y, backend="reference", **common))
+
+
+def test_ctrl_c_within_the_last_evaluation_keeps_the_result():
+    """The run is over: its last row goes without."""
+    common = {"learning_rate": 0.01, "updates": 10, "evaluate": "full"}
+    result = schuss.fit(X, Y, backend=Evaluating(1), **common)
+    expected = schuss.fit(X, Y, backend="reference", **common)
+    assert result.stop_reason == "updates" and result.history["updates"].tolist() == [10]
+    assert result.coef.tobytes() == expected.coef.tobytes()
 
 
 # ---- Whole processes -----------------------------------------------------------------------
