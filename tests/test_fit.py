@@ -504,7 +504,7 @@ def test_stops_at_the_time_limit():
     begun = time.perf_counter()
     result = schuss.fit(X, Y, epochs=10**9, learning_rate=0.01, time_limit=0.2)
     assert result.stop_reason == "time_limit"
-    assert 0.2 <= result.history["seconds"][-1] < 5 and time.perf_counter() - begun < 10
+    assert 0.1 < result.history["seconds"][-1] < 5 and time.perf_counter() - begun < 10
     assert len(result.history)
 
 

@@ -233,10 +233,26 @@ LONG = """
     rng = np.random.default_rng(0)
     X = rng.normal(size=({rows}, {columns})).astype("f4")
     y = X[:, 0]
-    print("ready", flush=True)
+
+    class Speaking:
+        begun = False
+
+        def start(self, total):
+            pass
+
+        def update(self, *values):
+            if not self.begun:
+                print("training", flush=True)
+            self.begun = True
+
+        def stop(self):
+            pass
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = schuss.fit(X, y, epochs=10**9, learning_rate=1e-6, **{arguments})
+        result = schuss.fit(
+            X, y, epochs=10**9, learning_rate=1e-6, progress=Speaking(), **{arguments}
+        )
     served = time.time()
     print(served, result.stop_reason, np.isfinite(result.coef).all(), len(caught))
     """
@@ -261,8 +277,8 @@ def test_ctrl_c_is_served_soon(rows, columns, arguments):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    time.sleep(1.0)  # well within training, the kernels compiled
+    assert process.stdout is not None and process.stdout.readline() == "training\n"
+    time.sleep(0.3)
     pressed = time.time()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
