@@ -344,7 +344,7 @@ class Run:
         rate = float(rates[good if rates.size > 1 else 0])
         self.state = last
         self.stop_reason = "diverged"
-        limit, hint = plan.explain(rate)
+        limit, hint = plan.explain()
         error = DivergenceError(
             f"training diverged at epoch {self.epoch}, step {last.step}, learning rate {rate:g}: "
             f"the loss or a coefficient is not finite. {hint}"
@@ -436,7 +436,7 @@ class Run:
             return
         assert self.checkpoint is not None
         arrays, header = found
-        same_run(header["config"], self.plan.config, self.checkpoint.path)
+        same_run(header["config"], self.plan.config, self.checkpoint)
         self._check_reached(header["updates"], header["epoch"])
         state = self.state
         state.theta, state.slots = arrays["theta"], arrays["slots"]

@@ -216,8 +216,9 @@ def minimize(
     if limits.tol is not None and loss_fn is None:
         raise InvalidArgument(f"tol={tol!r}: needs loss_fn, or there is no loss to watch.")
     epoch_rows = n // step_rows * step_rows if drop_last else n
-    schedule = schedules.get(learning_rate).bind(-(-epoch_rows // step_rows))
-    check_schedule(schedule, limits.updates or limits.epochs * -(-epoch_rows // step_rows))
+    steps_per_epoch = -(-epoch_rows // step_rows)
+    schedule = schedules.get(learning_rate).bind(steps_per_epoch)
+    check_schedule(schedule, limits.total_updates(steps_per_epoch))
     inner = choose(backend)
     engine = FunctionBackend(inner, grad_fn, loss_fn, start.shape, columns)
     the_order = orders.get(order)
@@ -246,7 +247,7 @@ def minimize(
     def make_result(theta: np.ndarray, run: Run) -> tuple[np.ndarray, History]:
         return theta.reshape(start.shape).copy(), run.history
 
-    def explain(rate: float) -> tuple[float, str]:
+    def explain() -> tuple[float, str]:
         return float("nan"), "Use a smaller learning_rate, or clip_norm."
 
     # The loop needs a problem only for its size; the function holds the mathematics.

@@ -43,6 +43,10 @@ class Limits:
     patience: int = 5
     gtol: float | None = None
 
+    def total_updates(self, steps_per_epoch: int) -> int:
+        """Updates of a run that no other reason stops."""
+        return self.epochs * steps_per_epoch if self.updates is None else self.updates
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -79,7 +83,7 @@ class Plan:
     make_result : callable
         ``(theta, run)`` to what the caller gets.
     explain : callable
-        ``(learning rate)`` to (stability limit, hint) for a diverged run.
+        Stability limit of the learning rate and a hint, for a diverged run.
     """
 
     backend: Backend
@@ -97,7 +101,7 @@ class Plan:
     validate: Callable[[np.ndarray], float] | None
     config: dict[str, Any]
     make_result: Callable[[np.ndarray, Run], Any]
-    explain: Callable[[float], tuple[float, str]]
+    explain: Callable[[], tuple[float, str]]
     knows_loss: bool = True
 
     @property
@@ -106,9 +110,7 @@ class Plan:
 
     @property
     def total_updates(self) -> int:
-        if self.limits.updates is not None:
-            return self.limits.updates
-        return self.limits.epochs * self.steps_per_epoch
+        return self.limits.total_updates(self.steps_per_epoch)
 
     @property
     def segment_steps(self) -> int:

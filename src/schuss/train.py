@@ -246,7 +246,7 @@ def fit(
     step_rows = min(rows_per_step * accumulate, whole_batches)
     limits = check_limits(epochs, updates, time_limit, tol, patience, gtol)
     steps_per_epoch = -(-whole_batches // step_rows)
-    total = limits.updates or limits.epochs * steps_per_epoch
+    total = limits.total_updates(steps_per_epoch)
 
     def measure_limit() -> float:
         l2 = penalty.l2 + the_rule.coupled_decay
@@ -307,7 +307,7 @@ def fit(
             config,
         )
 
-    def explain(rate: float) -> tuple[float, str]:
+    def explain() -> tuple[float, str]:
         asked = learning_rate if isinstance(learning_rate, str) else ""
         limit = measure_limit()
         return limit, explain_divergence(limit, asked, problem, train_rows, n, step_rows)

@@ -177,13 +177,15 @@ def fingerprint(*arrays: np.ndarray | None) -> str:
     return " ".join(parts)
 
 
-def same_run(found: dict[str, Any], expected: dict[str, Any], path: Any) -> None:
+def same_run(found: dict[str, Any], expected: dict[str, Any], checkpoint: Checkpoint) -> None:
     """Raise CheckpointError that names the first difference between two runs' configurations."""
+    files = " and ".join(repr(str(file)) for file in checkpoint.generations if file.exists())
     for key, value in expected.items():
         if found.get(key) != value:
             raise CheckpointError(
-                f"checkpoint {str(path)!r} belongs to another run: {key} is {found.get(key)!r} "
-                f"there and {value!r} here. Give another path, or remove the file to start anew."
+                f"checkpoint {str(checkpoint.path)!r} belongs to another run: {key} is "
+                f"{found.get(key)!r} there and {value!r} here. Give another path, or remove "
+                f"{files} to start anew."
             )
 
 
