@@ -165,7 +165,8 @@ def sanitizer_flags() -> list[str]:
     checks = os.environ.get("SCHUSS_SANITIZE", "")
     if not checks:
         return []
-    return [f"-fsanitize={checks}", "-fno-omit-frame-pointer", "-g", "-O1"]
+    # Python's own flags have -fwrapv, under which an overflow is no error.
+    return [f"-fsanitize={checks}", "-fno-wrapv", "-fno-omit-frame-pointer", "-g", "-O1"]
 
 
 def first_error(command: list[str]) -> str:

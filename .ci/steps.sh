@@ -62,6 +62,36 @@ run_readme() {
     (cd "$2" && bash -eu -o pipefail -c "$command")
 }
 
+# sanitized memory|races PYTHON PYTEST_ARGUMENTS...: tests on an instrumented build of the extension,
+# after faults planted in it were reported. PYTHON has what the tests need.
+sanitized() {
+    local kind=$1 python=$2 folder="$work/$1" checks library
+    shift 2
+    case $kind in
+    memory) checks=address,undefined library=libasan ;;
+    races) checks=thread library=libtsan ;;
+    esac
+    fresh_copy "$folder" || return
+    (
+        cd "$folder" || exit
+        SCHUSS_SANITIZE=$checks SCHUSS_REQUIRE_NATIVE=1 \
+            "$python" setup.py --quiet build_ext --inplace || exit
+        # Older runtimes of the sanitizers fail where addresses are drawn from a wide range.
+        still=()
+        setarch -R true 2>/dev/null && still=(setarch -R)
+        # Leaks are not looked for: Python itself frees little at exit. Forked children may fit.
+        instrumented=(
+            "${still[@]}" env PYTHONPATH=src PYTHONMALLOC=malloc
+            LD_PRELOAD="$(g++ -print-file-name="$library.so") $(g++ -print-file-name=libstdc++.so)"
+            ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+            TSAN_OPTIONS=halt_on_error=1:die_after_fork=0
+        )
+        # A report ends the process; what pytest itself had captured of it would be lost.
+        "${instrumented[@]}" "$python" .ci/planted.py "$kind" &&
+            "${instrumented[@]}" "$python" -m pytest --capture=sys "$@"
+    )
+}
+
 # finish LOG: say what failed; the summary line of the test run in LOG comes last.
 finish() {
     printf '\n=== all steps: %d s\n' "$SECONDS"

@@ -132,6 +132,7 @@ def wide_problem(dtype, n=5000, d=200) -> tuple[Problem, State, Segment]:
     return problem, state, Segment(rows, np.array([0.1]), 2000)
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("name", COMPILED)
 def test_threads_change_no_bit(name, dtype):
     problem, state, segment = wide_problem(dtype)
@@ -151,6 +152,7 @@ def test_threads_change_no_bit(name, dtype):
             assert computed.tobytes() == variance[1].tobytes()
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("instructions", ["baseline", "avx2", "avx512", "neon"])
 def test_native_threads_change_no_bit(native, instruction_set, instructions, dtype):
     instruction_set(instructions)
@@ -163,6 +165,7 @@ def test_native_threads_change_no_bit(native, instruction_set, instructions, dty
         assert_same_bits(runs[0], other)
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("rows", [1, 255, 256, 257, 511, 513, 1025, 16384, 16385, 20000])
 def test_tiles_and_waves_are_whole_whatever_the_rows(compiled, rows):
     """Small integers, so that a tile left out or counted twice shows."""
@@ -188,6 +191,7 @@ def test_small_steps_use_one_thread(compiled):
     assert backend.crew(0, 0) == 1
 
 
+@pytest.mark.threads
 def test_fits_from_several_threads_at_once(compiled, dtype):
     """One of them uses the pool; the others run alone, to the same bits."""
     problem, state, segment = wide_problem(dtype)
@@ -253,6 +257,7 @@ FORK = """
 """
 
 
+@pytest.mark.threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork: not on Windows")
 @pytest.mark.parametrize("busy", [0, 1], ids=["idle", "busy"])
 @pytest.mark.parametrize("name", COMPILED)
