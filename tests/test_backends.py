@@ -67,7 +67,7 @@ OPTIONS = {
 
 
 @functools.cache
-def textbook_run(loss, rule, batch_size: int, option: str):
+def textbook_run(loss, rule, batch_size: int, option: str, n: int = N, d: int = D):
     """Data, the rows' order, the rates, the start, and what the textbook makes of them.
 
     No visited margin lies within a hair's breadth of a kink, where rounding would decide.
@@ -77,11 +77,12 @@ def textbook_run(loss, rule, batch_size: int, option: str):
     chosen.pop("average", None)
     for seed in itertools.count():
         rng = np.random.default_rng(seed)
-        X = rng.normal(0, 0.7, (N, D)).astype(np.float32).astype(float)
-        y = labels(rng, loss.domain, N)
-        weight = rng.integers(0, 4, N) / 2
-        theta = rng.normal(0, 0.5, D + 1).astype(np.float32).astype(float)
-        rows = rng.permutation(N)
+        scale = 0.7 * min(1, D / d) ** 0.5  # rows no longer than those of D columns
+        X = rng.normal(0, scale, (n, d)).astype(np.float32).astype(float)
+        y = labels(rng, loss.domain, n)
+        weight = rng.integers(0, 4, n) / 2
+        theta = rng.normal(0, 0.5, d + 1).astype(np.float32).astype(float)
+        rows = rng.permutation(n)
         steps = oracle.batches(rows, batch_size)
         rates = np.full(1, 0.03125) if one_rate else 0.05 / (1 + np.arange(len(steps)) / 8)
         run = oracle.descend(
@@ -100,8 +101,10 @@ def textbook_run(loss, rule, batch_size: int, option: str):
             return X, y, weight if weighted else None, rows, rates, theta, run
 
 
-def assert_descends_as_the_textbook(backend, dtype, loss, rule, batch_size, option) -> None:
-    X, y, weight, rows, rates, theta, run = textbook_run(loss, rule, batch_size, option)
+def assert_descends_as_the_textbook(
+    backend, dtype, loss, rule, batch_size, option, n=N, d=D
+) -> None:
+    X, y, weight, rows, rates, theta, run = textbook_run(loss, rule, batch_size, option, n, d)
     chosen = OPTIONS[option]
     problem = Problem(
         X.astype(dtype),
@@ -113,16 +116,16 @@ def assert_descends_as_the_textbook(backend, dtype, loss, rule, batch_size, opti
     )
     state = State.start(theta.astype(dtype), rule, chosen.get("clip_norm", 0.0))
     if chosen.get("average"):
-        state.average = np.zeros(D + 1)
+        state.average = np.zeros(d + 1)
     total, norm = backend.descend(problem, state, Segment(rows, rates, batch_size))
 
     tolerance = 1e-10 if dtype == np.float64 else 1e-4
-    where = f"{loss}, {rule}, batch size {batch_size}, {option}"
+    where = f"{loss}, {rule}, batch size {batch_size}, {option}, shape ({n}, {d})"
     size = tolerance * np.abs(run.theta).max()
     np.testing.assert_allclose(state.theta, run.theta, rtol=0, atol=size, err_msg=where)
     np.testing.assert_allclose(total, run.loss, rtol=tolerance, err_msg=where)
     np.testing.assert_allclose(norm, run.norm, rtol=10 * tolerance, atol=tolerance, err_msg=where)
-    assert state.step == -(-N // batch_size)
+    assert state.step == -(-n // batch_size)
     if chosen.get("average"):
         np.testing.assert_allclose(state.average, run.average, rtol=0, atol=size, err_msg=where)
         assert state.averaged == state.step
@@ -159,6 +162,47 @@ def test_native_instruction_sets_descend_as_the_textbook(native, instruction_set
             for text, option in zip(RULES, ["plain", "l2", "weights", "all"] * 2, strict=True):
                 rule = schuss.rules.get(text)
                 assert_descends_as_the_textbook(native, dtype, loss, rule, batch_size, option)
+
+
+@functools.cache
+def odd_cases() -> list[tuple]:
+    """Every odd shape, and every pair out of loss, option, number of rows, number of columns.
+
+    Each shape takes the loss and the option that meet it or each other for the first time most.
+    """
+    choices = list(itertools.product([row() for row in LOSSES], OPTIONS))
+    shapes = list(itertools.product(ODD, ODD))
+
+    def pairs(choice, shape) -> set:
+        return set(itertools.combinations(enumerate(choice + shape), 2))
+
+    left = set().union(*(pairs(*case) for case in itertools.product(choices, shapes)))
+    cases = []
+    for k, shape in enumerate(itertools.cycle(shapes)):
+        if k >= len(shapes) and not left:
+            return cases
+        choice = max(choices, key=lambda choice: len(left & pairs(choice, shape)))
+        if k < len(shapes) or left & pairs(choice, shape):
+            left -= pairs(choice, shape)
+            loss, option = choice
+            rules = [rule for rule in map(schuss.rules.get, RULES) if option in variants(rule)]
+            batch_size = (1, 3, 32, shape[0])[k // 2 % 4]
+            cases.append((loss, rules[k % len(rules)], batch_size, option, *shape))
+    return cases
+
+
+@pytest.mark.parametrize("name", ["reference", "jit"])
+def test_descend_is_the_textbook_loop_on_odd_shapes(name, dtype):
+    backend = backend_or_skip(name)
+    for case in odd_cases():
+        assert_descends_as_the_textbook(backend, dtype, *case)
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512", "neon"])
+def test_native_instruction_sets_descend_on_odd_shapes(native, instruction_set, name, dtype):
+    instruction_set(name)
+    for case in odd_cases():
+        assert_descends_as_the_textbook(native, dtype, *case)
 
 
 # ----------------------------------------------------------------- small integers: equal, not close
