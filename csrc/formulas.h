@@ -6,8 +6,9 @@
 // Everything lives in a namespace named by SCHUSS_ISA, because a template compiled for two
 // instruction sets under one name is one symbol after linking.
 //
-// To add a loss, write one SCHUSS_LOSS struct, named like its Python row; to add a rule, one
-// SCHUSS_RULE struct, named like its Python formula. Nothing else lists them.
+// To add a loss, write one SCHUSS_LOSS struct (SCHUSS_VECTOR_LOSS for one of several margins),
+// named like its Python row; to add a rule, one SCHUSS_RULE struct, named like its Python formula.
+// Nothing else lists them.
 #pragma once
 
 #ifndef SCHUSS_ISA
@@ -28,6 +29,8 @@ SCHUSS_FN float exponential(float x) { return expf(x); }
 SCHUSS_FN double exponential(double x) { return exp(x); }
 SCHUSS_FN float log_one_plus(float x) { return log1pf(x); }
 SCHUSS_FN double log_one_plus(double x) { return log1p(x); }
+SCHUSS_FN float logarithm(float x) { return logf(x); }
+SCHUSS_FN double logarithm(double x) { return log(x); }
 SCHUSS_FN float square_root(float x) { return sqrtf(x); }
 SCHUSS_FN double square_root(double x) { return sqrt(x); }
 #else
@@ -35,6 +38,8 @@ SCHUSS_FN float exponential(float x) { return __builtin_expf(x); }
 SCHUSS_FN double exponential(double x) { return __builtin_exp(x); }
 SCHUSS_FN float log_one_plus(float x) { return __builtin_log1pf(x); }
 SCHUSS_FN double log_one_plus(double x) { return __builtin_log1p(x); }
+SCHUSS_FN float logarithm(float x) { return __builtin_logf(x); }
+SCHUSS_FN double logarithm(double x) { return __builtin_log(x); }
 SCHUSS_FN float square_root(float x) { return __builtin_sqrtf(x); }
 SCHUSS_FN double square_root(double x) { return __builtin_sqrt(x); }
 #endif
@@ -56,6 +61,69 @@ template <class T>
 SCHUSS_FN T sign(T a) {
   return T(a > T(0)) - T(a < T(0));
 }
+
+template <class T>
+SCHUSS_FN T largest();
+template <>
+SCHUSS_FN float largest<float>() {
+  return 3.402823466e+38f;
+}
+template <>
+SCHUSS_FN double largest<double>() {
+  return 1.7976931348623157e+308;
+}
+
+// exp(x) for x <= 0, never below the smallest normal number's neighbourhood. A loop over it becomes
+// vectors, which a call of the library's function does not.
+#ifdef __CUDACC__
+template <class T>
+SCHUSS_FN T exponential_of_negative(T x) {
+  return exponential(x);
+}
+#else
+// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2 and the Taylor series of exp(r). What n ln(2) loses by
+// rounding is as much as a margin of x's size has lost already.
+SCHUSS_FN float exponential_of_negative(float x) {
+  const float bounded = larger(x, -87.0f), scaled = bounded * 1.44269504f - 0.5f;
+  const int n = int(scaled == scaled ? scaled : 0.0f);
+  const float r = bounded - float(n) * 0.693147181f;
+  float sum = 1.0f / 5040;
+  sum = sum * r + 1.0f / 720;
+  sum = sum * r + 1.0f / 120;
+  sum = sum * r + 1.0f / 24;
+  sum = sum * r + 1.0f / 6;
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.0f;
+  sum = sum * r + 1.0f;
+  const int bits = (n + 127) << 23;
+  float power;
+  __builtin_memcpy(&power, &bits, sizeof power);
+  return sum * power;
+}
+SCHUSS_FN double exponential_of_negative(double x) {
+  const double bounded = larger(x, -708.0), scaled = bounded * 1.4426950408889634 - 0.5;
+  const int n = int(scaled == scaled ? scaled : 0.0);
+  const double r = bounded - double(n) * 0.6931471805599453;
+  double sum = 1.0 / 6227020800;
+  sum = sum * r + 1.0 / 479001600;
+  sum = sum * r + 1.0 / 39916800;
+  sum = sum * r + 1.0 / 3628800;
+  sum = sum * r + 1.0 / 362880;
+  sum = sum * r + 1.0 / 40320;
+  sum = sum * r + 1.0 / 5040;
+  sum = sum * r + 1.0 / 720;
+  sum = sum * r + 1.0 / 120;
+  sum = sum * r + 1.0 / 24;
+  sum = sum * r + 1.0 / 6;
+  sum = sum * r + 0.5;
+  sum = sum * r + 1.0;
+  sum = sum * r + 1.0;
+  const long long bits = (long long)(n + 1023) << 52;
+  double power;
+  __builtin_memcpy(&power, &bits, sizeof power);
+  return sum * power;
+}
+#endif
 
 // ---- Losses: value and slope (derivative in the margin) of one sample ----
 //
@@ -174,6 +242,54 @@ SCHUSS_LOSS(poisson) {
 
 // New losses go above this line.
 constexpr int loss_count = __COUNTER__ - first_loss;
+
+// ---- Losses of several margins: value and slopes of one sample ----
+//
+// weigh takes the k margins, puts the slopes in their place and returns the value. Up to width >= k
+// there is padding, of margins so low that they do not count: loops may run over it, so that they
+// are whole vectors; what it leaves there is not looked at. y is the number of the class.
+
+template <class T, int Row>
+struct vector_loss_row;
+constexpr int first_vector_loss = __COUNTER__ + 1;
+
+#define SCHUSS_VECTOR_LOSS(NAME)                               \
+  template <class T>                                           \
+  struct NAME;                                                 \
+  template <class T>                                           \
+  struct vector_loss_row<T, __COUNTER__ - first_vector_loss> { \
+    using type = NAME<T>;                                      \
+    static constexpr const char* name() { return #NAME; }      \
+  };                                                           \
+  template <class T>                                           \
+  struct NAME
+
+SCHUSS_VECTOR_LOSS(multinomial) {
+  T smoothing;
+  SCHUSS_FN explicit multinomial(const double* p) : smoothing(T(p[0])) {}
+  SCHUSS_FN T weigh(T * m, long long k, long long width, T y) const {
+    T top = m[0];
+    for (long long c = 1; c < width; ++c) top = larger(top, m[c]);
+    for (long long c = 0; c < width; ++c) m[c] -= top;
+    const T own = T(1) - smoothing, even = smoothing / T(k);
+    const long long label = (long long)y;
+    T expected = own * m[label];
+    if (smoothing > T(0))
+      for (long long c = 0; c < k; ++c) expected += even * m[c];
+    T total = 0;
+    for (long long c = 0; c < width; ++c) {
+      m[c] = exponential_of_negative(m[c]);
+      total += m[c];
+    }
+    const T share = T(1) / total;
+    for (long long c = 0; c < width; ++c) m[c] = m[c] * share - even;
+    m[label] -= own;
+    return logarithm(total) - expected;
+  }
+};
+
+// New losses of several margins go above this line.
+constexpr int vector_loss_count = __COUNTER__ - first_vector_loss;
 
 // ---- Rules: one weight, its gradient and its memory slots to the new weight and slots ----
 //

@@ -257,7 +257,8 @@ def test_average_of_a_late_update_only(backend):
 
 @pytest.mark.parametrize("loss", schuss.losses.names())
 def test_every_loss_by_name(loss, backend):
-    y = {"binary": SIGN, "real": Y, "nonnegative": np.abs(Y)}[schuss.losses.get(loss).domain]
+    of_domain = {"binary": SIGN, "real": Y, "nonnegative": np.abs(Y), "classes": SIGN}
+    y = of_domain[schuss.losses.get(loss).domain]
     parameters = schuss.losses.get(loss).parameters
     steps = steps_of()
     expected = oracle.descend(
