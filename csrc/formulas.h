@@ -62,17 +62,6 @@ SCHUSS_FN T sign(T a) {
   return T(a > T(0)) - T(a < T(0));
 }
 
-template <class T>
-SCHUSS_FN T largest();
-template <>
-SCHUSS_FN float largest<float>() {
-  return 3.402823466e+38f;
-}
-template <>
-SCHUSS_FN double largest<double>() {
-  return 1.7976931348623157e+308;
-}
-
 // exp(x) for x <= 0, never below the smallest normal number's neighbourhood. A loop over it becomes
 // vectors, which a call of the library's function does not.
 #ifdef __CUDACC__
@@ -84,9 +73,9 @@ SCHUSS_FN T exponential_of_negative(T x) {
 // exp(x) = 2^n exp(r) with |r| <= ln(2) / 2 and the Taylor series of exp(r). What n ln(2) loses by
 // rounding is as much as a margin of x's size has lost already.
 SCHUSS_FN float exponential_of_negative(float x) {
-  const float bounded = larger(x, -87.0f), scaled = bounded * 1.44269504f - 0.5f;
-  const int n = int(scaled == scaled ? scaled : 0.0f);
-  const float r = bounded - float(n) * 0.693147181f;
+  const float number = x > -87.0f ? x : -87.0f;  // also where x is none
+  const int n = int(number * 1.44269504f - 0.5f);
+  const float r = larger(x, -87.0f) - float(n) * 0.693147181f;
   float sum = 1.0f / 5040;
   sum = sum * r + 1.0f / 720;
   sum = sum * r + 1.0f / 120;
@@ -101,9 +90,9 @@ SCHUSS_FN float exponential_of_negative(float x) {
   return sum * power;
 }
 SCHUSS_FN double exponential_of_negative(double x) {
-  const double bounded = larger(x, -708.0), scaled = bounded * 1.4426950408889634 - 0.5;
-  const int n = int(scaled == scaled ? scaled : 0.0);
-  const double r = bounded - double(n) * 0.6931471805599453;
+  const double number = x > -708.0 ? x : -708.0;
+  const int n = int(number * 1.4426950408889634 - 0.5);
+  const double r = larger(x, -708.0) - double(n) * 0.6931471805599453;
   double sum = 1.0 / 6227020800;
   sum = sum * r + 1.0 / 479001600;
   sum = sum * r + 1.0 / 39916800;
@@ -243,11 +232,10 @@ SCHUSS_LOSS(poisson) {
 // New losses go above this line.
 constexpr int loss_count = __COUNTER__ - first_loss;
 
-// ---- Losses of several margins: value and slopes of one sample ----
+// ---- Losses of several margins: value and slopes of R samples side by side ----
 //
-// weigh takes the k margins, puts the slopes in their place and returns the value. Up to width >= k
-// there is padding, of margins so low that they do not count: loops may run over it, so that they
-// are whole vectors; what it leaves there is not looked at. y is the number of the class.
+// weigh takes the margins, (k, R), and puts the slopes in their place; y[r] is the number of the
+// class. Loops over r are of constant length and independent: they become vectors.
 
 template <class T, int Row>
 struct vector_loss_row;
@@ -267,24 +255,30 @@ constexpr int first_vector_loss = __COUNTER__ + 1;
 SCHUSS_VECTOR_LOSS(multinomial) {
   T smoothing;
   SCHUSS_FN explicit multinomial(const double* p) : smoothing(T(p[0])) {}
-  SCHUSS_FN T weigh(T * m, long long k, long long width, T y) const {
-    T top = m[0];
-    for (long long c = 1; c < width; ++c) top = larger(top, m[c]);
-    for (long long c = 0; c < width; ++c) m[c] -= top;
+  template <int R>
+  SCHUSS_FN void weigh(T * m, long long k, const T* y, T* value) const {
     const T own = T(1) - smoothing, even = smoothing / T(k);
-    const long long label = (long long)y;
-    T expected = own * m[label];
-    if (smoothing > T(0))
-      for (long long c = 0; c < k; ++c) expected += even * m[c];
-    T total = 0;
-    for (long long c = 0; c < width; ++c) {
-      m[c] = exponential_of_negative(m[c]);
-      total += m[c];
+    T top[R], total[R], expected[R];
+    for (int r = 0; r < R; ++r) {
+      top[r] = m[r];
+      total[r] = expected[r] = 0;
     }
-    const T share = T(1) / total;
-    for (long long c = 0; c < width; ++c) m[c] = m[c] * share - even;
-    m[label] -= own;
-    return logarithm(total) - expected;
+    for (long long c = 1; c < k; ++c)
+      for (int r = 0; r < R; ++r) top[r] = larger(top[r], m[c * R + r]);
+    for (long long c = 0; c < k; ++c)
+      for (int r = 0; r < R; ++r) {
+        const T below = m[c * R + r] - top[r], odds = exponential_of_negative(below);
+        expected[r] += ((y[r] == T(c) ? own : T(0)) + even) * below;
+        total[r] += odds;
+        m[c * R + r] = odds;
+      }
+    for (int r = 0; r < R; ++r) {
+      value[r] = logarithm(total[r]) - expected[r];
+      total[r] = T(1) / total[r];
+    }
+    for (long long c = 0; c < k; ++c)
+      for (int r = 0; r < R; ++r)
+        m[c * R + r] = m[c * R + r] * total[r] - ((y[r] == T(c) ? own : T(0)) + even);
   }
 };
 

@@ -107,7 +107,7 @@ struct Workspace {
   OutputScratch<T> scratch;
 
   Workspace(const OutputProblem<T>& problem, int64_t rows, int threads)
-      : margins(std::max(1, threads) * block_rows * problem.width),
+      : margins(std::max(1, threads) * 2 * block_rows * problem.width),
         partial(tiles(rows) * (problem.d + 1) * problem.width),
         total((problem.d + 1) * problem.width),
         loss(tiles(rows)),
@@ -246,7 +246,7 @@ std::pair<double, double> variance(const Data& data, const py::object& rows, con
   const double loss = add_gradient<T>(data, rows, theta, gradient, 1);
   const auto problem = problem_of<T>(data);
   const Rows order = rows_of(rows);
-  Lines<T> parameters((problem.d + 1) * problem.width), margins(problem.width);
+  Lines<T> parameters((problem.d + 1) * problem.width), margins(2 * problem.width);
   pack(problem, view<T>(theta, problem.outputs * (problem.d + 1), "theta"), parameters.data);
   py::gil_scoped_release release;
   const OutputKernels<T>& table = kernels<T>();

@@ -37,14 +37,20 @@ inline void store(T* to, typename Vector<T>::type value) {
   __builtin_memcpy(to, &value, vector_bytes);
 }
 
-// Asks for the row that comes after those at hand, far enough ahead to cover the memory's latency.
+// Asks for a row, with its labels, that comes after those at hand: far enough ahead to cover the
+// memory's latency, at most 16 rows or 16 KiB. A compiler that has not inlined it early takes it for
+// a function without effect, and leaves the call out.
 template <class T>
-inline void prefetch(const OutputProblem<T>& problem, const Rows& rows, int64_t s) {
-  const int64_t bytes = problem.d * int64_t(sizeof(T)),
-                ahead = smaller<int64_t>(16, 1 + 16384 / bytes);
+__attribute__((always_inline)) inline void prefetch(const OutputProblem<T>& problem, const Rows& rows, int64_t s) {
+  const int64_t bytes = problem.d * int64_t(sizeof(T));
+  const int64_t ahead = smaller<int64_t>(16, 1 + 16384 / bytes);
   if (s + ahead >= rows.sight) return;
-  const char* row = reinterpret_cast<const char*>(problem.X + rows[s + ahead] * problem.d);
+  const int64_t i = rows[s + ahead];
+  const char* row = reinterpret_cast<const char*>(problem.X + i * problem.d);
   for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(row + k);
+  const char* label = reinterpret_cast<const char*>(problem.y + i * problem.y_stride);
+  for (int64_t k = 0; k < problem.y_stride * int64_t(sizeof(T)); k += 64)
+    __builtin_prefetch(label + k);
 }
 
 // ---- Margins and gradient of a block of R rows ----
@@ -103,45 +109,59 @@ inline void add_block(const T* const* x, int64_t d, int64_t width, const T* __re
 
 // ---- Losses ----
 
-// Multiplies slopes by the sample's weight and clears what stands beyond the outputs.
-template <class T>
-inline T settle(const OutputProblem<T>& problem, int64_t i, T* __restrict slopes) {
-  for (int64_t c = problem.outputs; c < problem.width; ++c) slopes[c] = 0;
-  if (!problem.weight) return 1;
-  const T weight = problem.weight[i];
-  for (int64_t c = 0; c < problem.outputs; ++c) slopes[c] *= weight;
-  return weight;
-}
-
 // A loss of one margin, summed over the outputs.
 template <class T, class Loss>
 void weigh_each(const OutputProblem<T>& problem, const Rows& rows, int64_t s, int count, T* margins,
-                double* total) {
+                T*, double* total) {
   const Loss loss(problem.loss_parameters);
   for (int r = 0; r < count; ++r, margins += problem.width) {
     const int64_t i = rows[s + r];
+    const T weight = problem.weight ? problem.weight[i] : T(1);
     const T* __restrict y = problem.y + i * problem.y_stride;
     T* __restrict m = margins;
     T value = 0;
     for (int64_t c = 0; c < problem.outputs; ++c) {
       value += loss.value(m[c], y[c]);
-      m[c] = loss.slope(m[c], y[c]);
+      m[c] = weight * loss.slope(m[c], y[c]);
     }
-    *total += double(settle(problem, i, m) * value);
+    for (int64_t c = problem.outputs; c < problem.width; ++c) m[c] = 0;
+    *total += double(weight * value);
+  }
+}
+
+// R rows: their margins are turned so that the rows stand side by side, and back.
+template <class T, int R, class Loss>
+inline void weigh_rows(const OutputProblem<T>& problem, const Loss& loss, const Rows& rows,
+                       int64_t s, T* __restrict margins, T* __restrict turned, double* total) {
+  const int64_t k = problem.outputs, width = problem.width;
+  T y[R], value[R], weight[R];
+  for (int r = 0; r < R; ++r) {
+    y[r] = problem.y[rows[s + r]];
+    weight[r] = problem.weight ? problem.weight[rows[s + r]] : T(1);
+  }
+  for (int64_t c = 0; c < k; ++c)
+    for (int r = 0; r < R; ++r) turned[c * R + r] = margins[r * width + c];
+  loss.template weigh<R>(turned, k, y, value);
+  for (int r = 0; r < R; ++r) {
+    T* __restrict slopes = margins + r * width;
+    for (int64_t c = 0; c < k; ++c) slopes[c] = weight[r] * turned[c * R + r];
+    for (int64_t c = k; c < width; ++c) slopes[c] = 0;
+    *total += double(weight[r] * value[r]);
   }
 }
 
 // A loss of all margins.
 template <class T, class Loss>
 void weigh_together(const OutputProblem<T>& problem, const Rows& rows, int64_t s, int count,
-                    T* margins, double* total) {
+                    T* margins, T* turned, double* total) {
   const Loss loss(problem.loss_parameters);
-  for (int r = 0; r < count; ++r, margins += problem.width) {
-    const int64_t i = rows[s + r];
-    for (int64_t c = problem.outputs; c < problem.width; ++c) margins[c] = -largest<T>();
-    const T value = loss.weigh(margins, problem.outputs, problem.width, problem.y[i]);
-    *total += double(settle(problem, i, margins) * value);
-  }
+  int r = 0;
+  for (; r + 8 <= count; r += 8)
+    weigh_rows<T, 8>(problem, loss, rows, s + r, margins + r * problem.width, turned, total);
+  for (; r + 4 <= count; r += 4)
+    weigh_rows<T, 4>(problem, loss, rows, s + r, margins + r * problem.width, turned, total);
+  for (; r < count; ++r)
+    weigh_rows<T, 1>(problem, loss, rows, s + r, margins + r * problem.width, turned, total);
 }
 
 // ---- Gradient ----
@@ -160,7 +180,7 @@ inline void add_rows(typename OutputKernels<T>::Weigh weigh, const OutputProblem
     row_margins(x[0], problem.d, problem.width, w, margins);
   else
     block_margins<T, R>(x, problem.d, problem.width, w, margins);
-  weigh(problem, rows, s, R, margins, total);
+  weigh(problem, rows, s, R, margins, margins + R * problem.width, total);
   add_block<T, R>(x, problem.d, problem.width, margins, gradient);
 }
 
@@ -193,7 +213,7 @@ void add_gradient(typename OutputKernels<T>::Weigh weigh, const OutputProblem<T>
                   Crew crew) {
   const int64_t size = (problem.d + 1) * problem.width;
   const int64_t tiles = (rows.count + tile_rows - 1) / tile_rows;
-  T* margins = scratch.margins + crew.rank * block_rows * problem.width;
+  T* margins = scratch.margins + crew.rank * 2 * block_rows * problem.width;
   for (int64_t first = 0; first < tiles; first += wave_tiles) {
     const int64_t count = smaller(wave_tiles, tiles - first);
     for (int64_t t = crew.rank; t < count; t += crew.size) {
@@ -222,7 +242,7 @@ double second_moment(typename OutputKernels<T>::Weigh weigh, const OutputProblem
   for (int64_t s = 0; s < rows.count; ++s) {
     const T* __restrict x = problem.X + rows[s] * problem.d;
     row_margins(x, problem.d, problem.width, theta, margins);
-    weigh(problem, rows, s, 1, margins, &loss);
+    weigh(problem, rows, s, 1, margins, margins + problem.width, &loss);
     double norm = problem.fit_intercept ? 1 : 0, squares = 0;
     for (int64_t j = 0; j < problem.d; ++j) norm += double(x[j]) * double(x[j]);
     for (int64_t c = 0; c < problem.outputs; ++c)
@@ -253,7 +273,7 @@ Outcome descend_samples(typename OutputKernels<T>::Weigh weigh, const OutputProb
     const T* __restrict x = problem.X + rows[s] * d;
     prefetch(problem, rows, s);
     row_margins(x, d, width, w, margins);
-    weigh(problem, rows, s, 1, margins, &total);
+    weigh(problem, rows, s, 1, margins, margins + problem.width, &total);
     if (s + 1 == rows.count) {
       for (int64_t c = 0; c < problem.outputs; ++c) {
         for (int64_t j = 0; j < d; ++j) {

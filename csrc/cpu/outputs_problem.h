@@ -26,7 +26,7 @@ constexpr int block_rows = 8;
 // Memory a kernel works in.
 template <class T>
 struct OutputScratch {
-  T* margins;     // (crew, block_rows, width)
+  T* margins;     // (crew, 2 block_rows, width): of a block, and room to turn them
   T* partial;     // (wave_tiles, d + 1, width): a partial gradient per tile of the wave
   double* total;  // (d + 1, width)
   double* loss;   // (wave_tiles,)
@@ -37,10 +37,10 @@ struct OutputScratch {
 template <class T>
 struct OutputKernels {
   static constexpr int most = 64;
-  // Turns margins (count, width) of the rows from place s on into weighted slopes, 0 beyond the
-  // outputs, and adds the weighted losses to *total.
+  // Makes margins (count, width) of the rows from place s on weighted slopes, 0 beyond the outputs,
+  // and adds the weighted losses to *total; turned is memory of the same size.
   using Weigh = void (*)(const OutputProblem<T>&, const Rows&, int64_t s, int count, T* margins,
-                         double* total);
+                         T* turned, double* total);
   int64_t lanes;  // of a vector; width is a multiple
   Weigh weigh[most];
   Outcome (*descend_samples)(Weigh, const OutputProblem<T>&, const Rows&, const Update&, State<T>&,
