@@ -38,10 +38,11 @@ inline void store(T* to, typename Vector<T>::type value) {
 }
 
 // Asks for a row, with its labels, that comes after those at hand: far enough ahead to cover the
-// memory's latency, at most 16 rows or 16 KiB. A compiler that has not inlined it early takes it for
-// a function without effect, and leaves the call out.
+// memory's latency, at most 16 rows or 16 KiB. A compiler that has not inlined it early takes it
+// for a function without effect, and leaves the call out.
 template <class T>
-__attribute__((always_inline)) inline void prefetch(const OutputProblem<T>& problem, const Rows& rows, int64_t s) {
+__attribute__((always_inline)) inline void prefetch(const OutputProblem<T>& problem,
+                                                    const Rows& rows, int64_t s) {
   const int64_t bytes = problem.d * int64_t(sizeof(T));
   const int64_t ahead = smaller<int64_t>(16, 1 + 16384 / bytes);
   if (s + ahead >= rows.sight) return;
