@@ -6,8 +6,9 @@
 // Everything lives in a namespace named by SCHUSS_ISA, because a template compiled for two
 // instruction sets under one name is one symbol after linking.
 //
-// To add a loss, write one SCHUSS_LOSS struct, named like its Python row; to add a rule, one
-// SCHUSS_RULE struct, named like its Python formula. Nothing else lists them.
+// To add a loss, write one SCHUSS_LOSS struct (SCHUSS_VECTOR_LOSS for one of several margins),
+// named like its Python row; to add a rule, one SCHUSS_RULE struct, named like its Python formula.
+// Nothing else lists them.
 #pragma once
 
 #ifndef SCHUSS_ISA
@@ -28,6 +29,8 @@ SCHUSS_FN float exponential(float x) { return expf(x); }
 SCHUSS_FN double exponential(double x) { return exp(x); }
 SCHUSS_FN float log_one_plus(float x) { return log1pf(x); }
 SCHUSS_FN double log_one_plus(double x) { return log1p(x); }
+SCHUSS_FN float logarithm(float x) { return logf(x); }
+SCHUSS_FN double logarithm(double x) { return log(x); }
 SCHUSS_FN float square_root(float x) { return sqrtf(x); }
 SCHUSS_FN double square_root(double x) { return sqrt(x); }
 #else
@@ -35,6 +38,8 @@ SCHUSS_FN float exponential(float x) { return __builtin_expf(x); }
 SCHUSS_FN double exponential(double x) { return __builtin_exp(x); }
 SCHUSS_FN float log_one_plus(float x) { return __builtin_log1pf(x); }
 SCHUSS_FN double log_one_plus(double x) { return __builtin_log1p(x); }
+SCHUSS_FN float logarithm(float x) { return __builtin_logf(x); }
+SCHUSS_FN double logarithm(double x) { return __builtin_log(x); }
 SCHUSS_FN float square_root(float x) { return __builtin_sqrtf(x); }
 SCHUSS_FN double square_root(double x) { return __builtin_sqrt(x); }
 #endif
@@ -56,6 +61,58 @@ template <class T>
 SCHUSS_FN T sign(T a) {
   return T(a > T(0)) - T(a < T(0));
 }
+
+// exp(x) for x <= 0, never below the smallest normal number's neighbourhood. A loop over it becomes
+// vectors, which a call of the library's function does not.
+#ifdef __CUDACC__
+template <class T>
+SCHUSS_FN T exponential_of_negative(T x) {
+  return exponential(x);
+}
+#else
+// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2 and the Taylor series of exp(r). What n ln(2) loses by
+// rounding is as much as a margin of x's size has lost already.
+SCHUSS_FN float exponential_of_negative(float x) {
+  const float number = x > -87.0f ? x : -87.0f;  // also where x is none
+  const int n = int(number * 1.44269504f - 0.5f);
+  const float r = larger(x, -87.0f) - float(n) * 0.693147181f;
+  float sum = 1.0f / 5040;
+  sum = sum * r + 1.0f / 720;
+  sum = sum * r + 1.0f / 120;
+  sum = sum * r + 1.0f / 24;
+  sum = sum * r + 1.0f / 6;
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.0f;
+  sum = sum * r + 1.0f;
+  const int bits = (n + 127) << 23;
+  float power;
+  __builtin_memcpy(&power, &bits, sizeof power);
+  return sum * power;
+}
+SCHUSS_FN double exponential_of_negative(double x) {
+  const double number = x > -708.0 ? x : -708.0;
+  const int n = int(number * 1.4426950408889634 - 0.5);
+  const double r = larger(x, -708.0) - double(n) * 0.6931471805599453;
+  double sum = 1.0 / 6227020800;
+  sum = sum * r + 1.0 / 479001600;
+  sum = sum * r + 1.0 / 39916800;
+  sum = sum * r + 1.0 / 3628800;
+  sum = sum * r + 1.0 / 362880;
+  sum = sum * r + 1.0 / 40320;
+  sum = sum * r + 1.0 / 5040;
+  sum = sum * r + 1.0 / 720;
+  sum = sum * r + 1.0 / 120;
+  sum = sum * r + 1.0 / 24;
+  sum = sum * r + 1.0 / 6;
+  sum = sum * r + 0.5;
+  sum = sum * r + 1.0;
+  sum = sum * r + 1.0;
+  const long long bits = (long long)(n + 1023) << 52;
+  double power;
+  __builtin_memcpy(&power, &bits, sizeof power);
+  return sum * power;
+}
+#endif
 
 // ---- Losses: value and slope (derivative in the margin) of one sample ----
 //
@@ -174,6 +231,59 @@ SCHUSS_LOSS(poisson) {
 
 // New losses go above this line.
 constexpr int loss_count = __COUNTER__ - first_loss;
+
+// ---- Losses of several margins: value and slopes of R samples side by side ----
+//
+// weigh takes the margins, (k, R), and puts the slopes in their place; y[r] is the number of the
+// class. Loops over r are of constant length and independent: they become vectors.
+
+template <class T, int Row>
+struct vector_loss_row;
+constexpr int first_vector_loss = __COUNTER__ + 1;
+
+#define SCHUSS_VECTOR_LOSS(NAME)                               \
+  template <class T>                                           \
+  struct NAME;                                                 \
+  template <class T>                                           \
+  struct vector_loss_row<T, __COUNTER__ - first_vector_loss> { \
+    using type = NAME<T>;                                      \
+    static constexpr const char* name() { return #NAME; }      \
+  };                                                           \
+  template <class T>                                           \
+  struct NAME
+
+SCHUSS_VECTOR_LOSS(multinomial) {
+  T smoothing;
+  SCHUSS_FN explicit multinomial(const double* p) : smoothing(T(p[0])) {}
+  template <int R>
+  SCHUSS_FN void weigh(T * m, long long k, const T* y, T* value) const {
+    const T own = T(1) - smoothing, even = smoothing / T(k);
+    T top[R], total[R], expected[R];
+    for (int r = 0; r < R; ++r) {
+      top[r] = m[r];
+      total[r] = expected[r] = 0;
+    }
+    for (long long c = 1; c < k; ++c)
+      for (int r = 0; r < R; ++r) top[r] = larger(top[r], m[c * R + r]);
+    for (long long c = 0; c < k; ++c)
+      for (int r = 0; r < R; ++r) {
+        const T below = m[c * R + r] - top[r], odds = exponential_of_negative(below);
+        expected[r] += ((y[r] == T(c) ? own : T(0)) + even) * below;
+        total[r] += odds;
+        m[c * R + r] = odds;
+      }
+    for (int r = 0; r < R; ++r) {
+      value[r] = logarithm(total[r]) - expected[r];
+      total[r] = T(1) / total[r];
+    }
+    for (long long c = 0; c < k; ++c)
+      for (int r = 0; r < R; ++r)
+        m[c * R + r] = m[c * R + r] * total[r] - ((y[r] == T(c) ? own : T(0)) + even);
+  }
+};
+
+// New losses of several margins go above this line.
+constexpr int vector_loss_count = __COUNTER__ - first_vector_loss;
 
 // ---- Rules: one weight, its gradient and its memory slots to the new weight and slots ----
 //

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, log1p, sqrt
+from math import exp, log, log1p, sqrt
 
 import numpy as np
 
@@ -215,6 +215,85 @@ def descend(
                 w[j] = 0.0
             elif l1:
                 w[j] -= lr * l1 if w[j] > 0 else -lr * l1
+        run.average += (w - run.average) / (t + 1)
+    run.theta = w
+    return run
+
+
+# ---- several outputs -----------------------------------------------------------------------
+
+
+def multinomial(margins, label, label_smoothing):
+    """Cross entropy of the softmax with the smoothed label: value and k slopes."""
+    k = len(margins)
+    top = max(margins)
+    odds = [exp(m - top) for m in margins]
+    value, slopes = 0.0, []
+    for c in range(k):
+        q = label_smoothing / k + (1 - label_smoothing if c == label else 0)
+        value -= q * (margins[c] - top - log(sum(odds)))
+        slopes.append(odds[c] / sum(odds) - q)
+    return value, slopes
+
+
+VECTOR_LOSSES: dict[str, Callable[..., tuple[float, list[float]]]] = {"multinomial": multinomial}
+
+
+def each_output(loss: Callable[[float, float], tuple[float, float]]):
+    """A loss of one margin as one of k: summed over the outputs."""
+
+    def summed(margins, targets):
+        pairs = [loss(m, y) for m, y in zip(margins, targets, strict=True)]
+        return sum(value for value, _ in pairs), [slope for _, slope in pairs]
+
+    return summed
+
+
+def descend_outputs(
+    X: np.ndarray,
+    y: np.ndarray,
+    loss: Callable[..., tuple[float, list[float]]],
+    rule: str,
+    steps: Sequence[Sequence[int]],
+    learning_rates: Sequence[float],
+    theta: np.ndarray,
+    *,
+    options: dict[str, float] | None = None,
+    l2: float = 0.0,
+    l1: float = 0.0,
+    weight: np.ndarray | None = None,
+    clip_norm: float = 0.0,
+    intercept: bool = True,
+) -> Run:
+    """As ``descend``, for k outputs: theta is (k, d + 1), loss a function of k margins and y[i]."""
+    (k, d), w, options, memory = (len(theta), X.shape[1]), theta.astype(float), options or {}, {}
+    decayed = np.ones((k, d + 1))
+    decayed[:, d] = 0
+    decay = l2 + (0 if rule in DECOUPLED else options.get("weight_decay", 0))
+    run = Run(w, np.zeros((k, d + 1)), 0.0, 0.0, 0.0)
+    for t, (batch, lr) in enumerate(zip(steps, learning_rates, strict=True)):
+        g = np.zeros((k, d + 1))
+        for i in batch:
+            margins = [X[i] @ w[c, :d] + w[c, d] for c in range(k)]
+            value, slopes = loss(margins, y[i])
+            for c in range(k):  # as far as one margin moves alone
+                low, high = list(margins), list(margins)
+                low[c], high[c] = low[c] - 1e-5, high[c] + 1e-5
+                jump = loss(high, y[i])[1][c] - loss(low, y[i])[1][c]
+                run.kink = max(run.kink, abs(jump))
+            scale = 1.0 if weight is None else weight[i]
+            run.loss += scale * value
+            for c in range(k):
+                g[c, :d] += scale * slopes[c] * X[i]
+                g[c, d] += scale * slopes[c] if intercept else 0.0
+        g = g / len(batch) + decay * decayed * w
+        run.norm = sqrt((g**2).sum())
+        if clip_norm and run.norm > clip_norm:
+            g = g * clip_norm / run.norm
+        w = RULES[rule](w, g, lr, t, memory, decayed, **options)
+        if l1:
+            shrunk = np.sign(w) * np.maximum(np.abs(w) - lr * l1, 0)
+            w[:, :d] = shrunk[:, :d]
         run.average += (w - run.average) / (t + 1)
     run.theta = w
     return run

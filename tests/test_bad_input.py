@@ -134,8 +134,8 @@ BAD_Y = [
     ("none", None, "real", DataError, r"y: expected one dimension, got shape \(\)"),
     ("short", Y[:-1], "real", DataError, "y: has 29 entries but X has 30 rows"),
     ("column", Y[:, None], "real", DataError, r"y: .*got shape \(30, 1\); pass .*y\.ravel\(\)"),
-    ("two outputs", X[:, :2], "real", NotYet, "y: 2 outputs are not supported yet"),
-    ("cube", Y.reshape(5, 6, 1), "real", (DataError, NotYet), "y: "),
+    ("two columns", X[:, :2], "binary", DataError, r"y: .*got shape \(30, 2\); labels are one"),
+    ("cube", Y.reshape(5, 6, 1), "real", DataError, "y: "),
     ("nan", spoiled(Y, 5, np.nan), "real", DataError, r"y\[5\] is nan: NaN and infinity"),
     ("inf", spoiled(Y, 0, np.inf), "real", DataError, r"y\[0\] is inf"),
     ("object", Y.astype(object), "real", DataTypeError, "y: dtype object is not accepted"),
@@ -182,7 +182,7 @@ BAD_WEIGHTS = [
     ("nan", spoiled(W, 3, np.nan), DataError, r"\[3\] is nan"),
     ("inf", spoiled(W, 3, np.inf), DataError, r"\[3\] is inf"),
     ("zeros", np.zeros(N), DataError, ": all weights are zero"),
-    ("matrix", X, NotYet, ": 3 outputs are not supported|: expected one dimension"),
+    ("matrix", X, DataError, r": expected one dimension, got shape \(30, 3\)"),
     ("scalar", 2.0, DataError, r": expected one dimension, got shape \(\)"),
     ("text", ["a"] * N, DataTypeError, ": dtype <U1 is not accepted"),
 ]
@@ -192,15 +192,6 @@ BAD_WEIGHTS = [
     ("name", "bad", "error", "message"), BAD_WEIGHTS, ids=[r[0] for r in BAD_WEIGHTS]
 )
 def test_bad_sample_weights(name, bad, error, message):
-    if name == "matrix":
-        error = (NotYet, DataError)
-        for call in (
-            lambda: schuss.fit(X, Y, sample_weight=bad),
-            lambda: schuss.gradient(X, Y, np.zeros(D), sample_weight=bad),
-        ):
-            with pytest.raises(error, match=r"^sample_weight"):
-                call()
-        return
     message = f"^sample_weight{message}"
     refuses(error, message, lambda: schuss.fit(X, Y, sample_weight=bad))
     refuses(error, message, lambda: schuss.gradient(X, Y, np.zeros(D), sample_weight=bad))

@@ -218,11 +218,17 @@ def test_text_and_numbers_as_classes():
     columns = houses()
     write(columns)
     done = run("train houses.csv --target town --standardize -o model.npz")
-    assert "3 classes (Bern, Chur, Genf); loss log_loss; one model for each" in done.err
-    assert "20 for each of 3 models, one against the rest" in done.out
+    assert "3 classes (Bern, Chur, Genf); loss multinomial" in done.err
+    assert "one against the rest" not in done.out
     result = schuss.load("model.npz")
     assert result.classes.tolist() == ["Bern", "Chur", "Genf"]
-    assert result.coef.shape == (3, 3)
+    assert result.coef.shape == (3, 3) and result.loss.name == "multinomial"
+    final = result.history.train_loss[-1]
+    shown = float(re.search(r"multinomial\S* +(\S+)", done.out)[1])
+    assert shown == pytest.approx(final, rel=0.1)
+    done = run("train houses.csv --target town --loss log_loss --standardize -o model.npz")
+    assert "20 for each of 3 models, one against the rest" in done.out
+    assert schuss.load("model.npz").coef.shape == (3, 3)
     write(columns | {"rooms": columns["rooms"] % 2})
     done = run("train houses.csv --target rooms --standardize -o model.npz")
     assert "2 classes (0, 1); loss log_loss; --loss squared_error takes it" in done.err
@@ -315,7 +321,7 @@ def test_checkpoint_goes_on():
     np.testing.assert_array_equal(schuss.load("a.npz").coef, schuss.load("b.npz").coef)
     message = refused(arguments, "--seed", "1")
     assert "belongs to another run" in message
-    run("train --example digits --epochs 1 --checkpoint digits.ckpt")
+    run("train --example digits --loss hinge --epochs 1 --checkpoint digits.ckpt")
     assert Path("digits.class9.ckpt").exists()
 
 
@@ -518,7 +524,8 @@ def _saved_classifier(coef: list[list[float]], classes: list[str]) -> str:
 
 def test_probabilities_of_what_has_none(model):
     message = refused("predict", model, "houses.csv", "--probabilities")
-    assert "needs a model of log_loss; model.npz was trained with squared_error" in message
+    expected = "needs a model of log_loss or multinomial; model.npz was trained with squared_error"
+    assert expected in message
 
 
 def test_a_model_without_names():
@@ -856,8 +863,9 @@ def test_training_from_two_copies_of_the_program_at_once(model):
         (["a", "b"], "log_loss", ["a", "b"]),
         ([0.0, 1.0], "log_loss", [0, 1]),
         ([2.5, 7.0], "log_loss", [2.5, 7.0]),
-        ([0.0, 1.0, 2.0], "log_loss", [0, 1, 2]),
-        ([1.0, 2.0, 3.0, 4.0], "log_loss", [1, 2, 3, 4]),
+        (["a", "b", "c"], "multinomial", ["a", "b", "c"]),
+        ([0.0, 1.0, 2.0], "multinomial", [0, 1, 2]),
+        ([1.0, 2.0, 3.0, 4.0], "multinomial", [1, 2, 3, 4]),
         ([1.0, 2.0, 4.0], "squared_error", None),
         ([3.0, 4.0, 5.0], "squared_error", None),
         ([0.5, 1.5, 2.5], "squared_error", None),
@@ -869,7 +877,9 @@ def test_what_is_learned_from_a_target(y, loss, classes):
     assert found.loss.name == loss
     assert (None if found.classes is None else found.classes.tolist()) == classes
     assert loss in told
-    assert found.one_against_rest == (classes is not None and len(classes) > 2)
+    assert not found.one_against_rest
+    if classes is not None and len(classes) > 2:
+        assert task.choose("y", np.array(y * 50), "hinge")[0].one_against_rest
 
 
 def test_few_rows_of_whole_numbers_are_a_quantity():

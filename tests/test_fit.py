@@ -14,6 +14,7 @@ from support import run_python
 import schuss
 from schuss import orders
 from schuss.errors import DivergenceError, InterruptedWarning, ScalingWarning, SchussError
+from schuss.formulas.losses import LOSSES
 from schuss.orders import Facts
 
 N, D = 23, 4
@@ -255,7 +256,7 @@ def test_average_of_a_late_update_only(backend):
     assert bits(fitted(backend, average=False)) == bits(fitted(backend))
 
 
-@pytest.mark.parametrize("loss", schuss.losses.names())
+@pytest.mark.parametrize("loss", LOSSES.rows)
 def test_every_loss_by_name(loss, backend):
     y = {"binary": SIGN, "real": Y, "nonnegative": np.abs(Y)}[schuss.losses.get(loss).domain]
     parameters = schuss.losses.get(loss).parameters

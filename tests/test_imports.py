@@ -153,10 +153,10 @@ def test_optional_packages_are_imported_inside_functions(path):
 
 @pytest.mark.parametrize("path", sources(), ids=module_name)
 def test_lazy_packages_stay_where_they_are_used(path):
-    """Numba's decorators stand at the top of the kernels' file, which is loaded on first use."""
+    """Numba's decorators stand at the top of the kernels' files, which are loaded on first use."""
     own = module_name(path)
     for module, inside, line in imports(path):
         if module.split(".")[0] == "numba" and not inside:
-            assert own == "schuss.backends.kernels", f"{path.name}:{line}"
+            assert own.startswith("schuss.backends.kernels"), f"{path.name}:{line}"
         if module.split(".")[0] in ("click", "rich") and not inside:
             assert room(own) == "cli", f"{path.name}:{line}"

@@ -21,13 +21,13 @@ import schuss.losses
 import schuss.rules
 from schuss.backends import Problem, Segment, State, choose
 from schuss.errors import BackendError, InvalidArgument
-from schuss.formulas.losses import LOSSES
+from schuss.formulas.losses import LOSSES, VECTOR_LOSSES
 
 ROW = '''
 from __future__ import annotations
 
 import numpy as np
-from schuss.formulas.losses import Loss, row
+from schuss.formulas.losses import Loss, VectorLoss, row, vector_row
 from schuss.formulas.spec import parameter
 
 
@@ -46,6 +46,23 @@ class cauchy(Loss):
     def slope(margin, y, p):
         residual = (margin - y) / p[0]
         return p[0] * residual / (1 + residual * residual)
+
+
+@vector_row
+class squares(VectorLoss):
+    """Half the squared distance of the margins from scale times the label's unit vector."""
+
+    scale: float = parameter(default=1.0, over=0)
+    curvature = 1.0
+
+    @staticmethod
+    def weigh(margins, y, p, slopes):
+        value = 0 * margins[0]
+        for c in range(len(margins)):
+            residual = margins[c] - p[0] * (y == c)
+            value = value + 0.5 * residual * residual
+            slopes[c] = residual
+        return value
 '''
 
 STRUCT = """
@@ -65,6 +82,24 @@ SCHUSS_LOSS(cauchy) {
 """
 PLACE = "// New losses go above this line."
 
+VECTOR_STRUCT = """
+SCHUSS_VECTOR_LOSS(squares) {
+  T scale;
+  SCHUSS_FN explicit squares(const double* p) : scale(T(p[0])) {}
+  template <int R>
+  SCHUSS_FN void weigh(T* m, long long k, const T* y, T* value) const {
+    for (int r = 0; r < R; ++r) value[r] = 0;
+    for (long long c = 0; c < k; ++c)
+      for (int r = 0; r < R; ++r) {
+        m[c * R + r] -= y[r] == T(c) ? scale : T(0);
+        value[r] += T(0.5) * m[c * R + r] * m[c * R + r];
+      }
+  }
+};
+
+"""
+VECTOR_PLACE = "// New losses of several margins go above this line."
+
 
 def textbook(m: float, y: float) -> tuple[float, float]:
     """The loss with c = 3, in the oracle's form."""
@@ -78,7 +113,7 @@ def cauchy(tmp_path, monkeypatch):
     (tmp_path / "cauchy_loss.py").write_text(ROW, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("cauchy_loss").cauchy
-    del sys.modules["cauchy_loss"], LOSSES.rows["cauchy"]
+    del sys.modules["cauchy_loss"], LOSSES.rows["cauchy"], VECTOR_LOSSES.rows["squares"]
 
 
 def data(dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,6 +144,24 @@ def test_one_row_runs_on_reference_and_jit(cauchy, name, dtype):
         tolerance = 1e-10 if dtype == np.float64 else 1e-4
         np.testing.assert_allclose(state.theta, run.theta, rtol=tolerance)
         np.testing.assert_allclose([total, norm], [run.loss, run.norm], rtol=tolerance)
+
+
+@pytest.mark.usefixtures("cauchy")
+@pytest.mark.parametrize("name", ["reference", "jit"])
+def test_one_row_of_several_margins_runs_on_reference_and_jit(name, dtype):
+    loss = schuss.losses.get("squares(scale=3)")
+    backend = choose(name, loss=loss)
+    X, y, theta = data(dtype)
+    label, k = np.abs(y) % 3, 3
+    theta = np.tile(theta, k)
+    problem = Problem(X, label, None, loss, n_outputs=k)
+    # The same as k outputs whose targets are 0 and 3.
+    targets = (3 * (label[:, None] == np.arange(k))).astype(dtype)
+    twin = Problem(X, targets, None, schuss.losses.squared_error(), n_outputs=k)
+    sums = [backend.gradient(one, theta, (0, 40)) for one in (problem, twin)]
+    tolerance = 1e-10 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(sums[0][0], sums[1][0], rtol=tolerance)
+    np.testing.assert_allclose(sums[0][1], sums[1][1], rtol=0, atol=tolerance * 100)
 
 
 def test_one_row_has_a_name_checks_and_forms(cauchy):
@@ -153,6 +206,7 @@ PROBE = """
     from test_new_loss import data
 
     assert _native.losses()[-1] == "cauchy"
+    assert _native.vector_losses()[-1] == "squares"
     loss = schuss.losses.get("cauchy(c=3)")
     native, reference = choose("native", loss=loss), choose("reference")
     for instructions in _native.instruction_sets():
@@ -168,6 +222,12 @@ PROBE = """
                     total, norm = backend.descend(problem, state, segment)
                     made.append([*state.theta, total, norm])
                 np.testing.assert_allclose(*made, rtol=tolerance)
+            several = schuss.losses.get("squares(scale=3)"), schuss.losses.multinomial()
+            for loss_of_three in several:
+                problem = Problem(X, abs(y) % 3, None, loss_of_three, n_outputs=3)
+                wide = np.tile(theta, 3)
+                pair = [b.gradient(problem, wide, (0, 40))[1] for b in (native, reference)]
+                np.testing.assert_allclose(*pair, rtol=0, atol=tolerance * abs(pair[1]).max())
             # The other losses are still themselves.
             for other in ("squared_error", "poisson"):
                 problem = Problem(X, abs(y), None, schuss.losses.get(other))
@@ -208,8 +268,10 @@ def test_one_struct_runs_on_native(tmp_path):
         shutil.copy(root / name, tree / name)
     formulas = tree / "csrc" / "formulas.h"
     text = formulas.read_text(encoding="utf-8")
-    assert text.count(PLACE) == 1
-    formulas.write_text(text.replace(PLACE, STRUCT.lstrip() + PLACE), encoding="utf-8")
+    for place, struct in ((PLACE, STRUCT), (VECTOR_PLACE, VECTOR_STRUCT)):
+        assert text.count(place) == 1
+        text = text.replace(place, struct.lstrip() + place)
+    formulas.write_text(text, encoding="utf-8")
     (tree / "src" / "cauchy_loss.py").write_text(ROW, encoding="utf-8")
 
     build = subprocess.run(

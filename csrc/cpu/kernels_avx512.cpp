@@ -1,9 +1,11 @@
 // The kernels for machines with AVX-512 (F, BW, DQ, VL).
 #define SCHUSS_ISA avx512
 #include "kernels.h"
+#include "outputs.h"
 
 namespace schuss {
 namespace avx512 {
-extern const InstructionSet kernels{"avx512", &single_table, &wide_table};
+extern const InstructionSet kernels{"avx512", &single_table, &wide_table, &outputs::single_table,
+                                    &outputs::wide_table};
 }  // namespace avx512
 }  // namespace schuss

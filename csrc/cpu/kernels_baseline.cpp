@@ -1,6 +1,7 @@
 // The kernels for every machine.
 #define SCHUSS_ISA baseline
 #include "kernels.h"
+#include "outputs.h"
 
 namespace schuss {
 namespace baseline {
@@ -9,6 +10,7 @@ constexpr const char* baseline_name = "neon";
 #else
 constexpr const char* baseline_name = "baseline";
 #endif
-extern const InstructionSet kernels{baseline_name, &single_table, &wide_table};
+extern const InstructionSet kernels{baseline_name, &single_table, &wide_table,
+                                    &outputs::single_table, &outputs::wide_table};
 }  // namespace baseline
 }  // namespace schuss

@@ -83,10 +83,15 @@ struct Kernels {
   T (*sum_rows)(const T* X, int64_t d, const Rows&, int64_t ahead);
 };
 
+template <class T>
+struct OutputKernels;  // outputs_problem.h
+
 struct InstructionSet {
   const char* name;
   const Kernels<float>* single;
   const Kernels<double>* wide;
+  const OutputKernels<float>* single_outputs;
+  const OutputKernels<double>* wide_outputs;
 };
 
 namespace baseline {

@@ -24,12 +24,18 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from schuss.data.order import ORDERS
-from schuss.formulas.losses import DOMAINS, LOSSES, Loss
+from schuss.formulas.losses import DOMAINS, LOSSES, VECTOR_LOSSES, Loss
 from schuss.formulas.rules import RULES, Rule
 from schuss.formulas.schedules import SCHEDULES, Schedule
 from schuss.formulas.spec import Spec
 
-TABLES = {"losses": LOSSES, "rules": RULES, "schedules": SCHEDULES, "orders": ORDERS}
+TABLES = {
+    "losses": LOSSES,
+    "vector_losses": VECTOR_LOSSES,
+    "rules": RULES,
+    "schedules": SCHEDULES,
+    "orders": ORDERS,
+}
 
 
 # ---- Text of a row -------------------------------------------------------------------------------
@@ -90,6 +96,11 @@ def plain_cells(family: str) -> Callable[[type[Spec]], list[str]]:
 COLUMNS: dict[str, tuple[list[str], list[int], Callable[[Any], list[str]]]] = {
     "losses": (
         ["Loss", "Value at margin :math:`m`", "Labels", ":math:`c`"],
+        [29, 45, 18, 8],
+        loss_cells,
+    ),
+    "vector_losses": (
+        ["Loss", "Value at margins :math:`m_1 \\ldots m_k`", "Labels", ":math:`c`"],
         [29, 45, 18, 8],
         loss_cells,
     ),

@@ -169,12 +169,30 @@ def progress_of(progress: Any) -> Any:
 
 
 def encode(
-    y: Any, n: int, dtype: np.dtype[Any], loss: Loss
+    y: Any,
+    n: int,
+    dtype: np.dtype[Any],
+    loss: Loss,
+    classes: np.ndarray | None = None,
+    name: str = "y",
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Targets for the loss, and the classes of a classification loss."""
+    """Targets for the loss, and the classes of a classification loss.
+
+    ``classes`` are those of the training labels, where y holds labels of other rows.
+    """
     if loss.domain == "binary":
-        return arrays.as_labels(y, n, dtype, loss.name)
-    return arrays.as_targets(y, n, dtype, loss.domain, loss.name), None
+        return arrays.as_labels(y, n, dtype, loss.name, classes, name)
+    if loss.domain == "classes":
+        return arrays.as_class_numbers(y, n, dtype, loss.name, classes, name)
+    return arrays.as_targets(y, n, dtype, loss.domain, loss.name, name), None
+
+
+def count_outputs(targets: np.ndarray, classes: np.ndarray | None, loss: Loss) -> int:
+    """Margins of a sample: one for each class of a multinomial loss, or for each column of y."""
+    if loss.domain == "classes":
+        assert classes is not None
+        return int(classes.size)
+    return int(targets.shape[1]) if targets.ndim == 2 else 1
 
 
 def combine(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
@@ -221,8 +239,11 @@ def check_training_part(
         raise DataError(
             "validation: all rows with a weight above 0 are held out; use another seed."
         )
-    if classes is not None and np.ptp(targets[rows]) == 0:
-        absent = classes.tolist()[0 if targets[rows[0]] > 0 else 1]
+    if classes is None:
+        return
+    counts = np.bincount(arrays.class_numbers(targets[rows], classes), minlength=classes.size)
+    if not counts.all():
+        absent = classes.tolist()[int(np.argmin(counts))]
         raise DataError(
             f"validation: all rows with the label {absent!r} are held out; use a smaller fraction "
             "or another seed."
@@ -272,7 +293,8 @@ def order_facts(
     if rows is not None:
         targets = targets[rows]
         weights = None if weights is None else weights[rows]
-    return orders.Facts(n, batch_size, seed, targets, weights, engine.permute)
+    labels = targets if targets.ndim == 1 else None
+    return orders.Facts(n, batch_size, seed, labels, weights, engine.permute)
 
 
 def visits_of(the_order: orders.Order, facts: orders.Facts) -> orders.Visits:
@@ -294,7 +316,7 @@ def visits_of(the_order: orders.Order, facts: orders.Facts) -> orders.Visits:
 
 def warn_if_sorted(the_order: orders.Order, y: np.ndarray, rows: np.ndarray | None) -> None:
     """A sequential order over sorted labels learns one label after the other."""
-    if not isinstance(the_order, orders.sequential):
+    if not isinstance(the_order, orders.sequential) or y.ndim > 1:
         return
     targets = y if rows is None else y[rows]
     steps = np.diff(targets)
@@ -307,22 +329,40 @@ def warn_if_sorted(the_order: orders.Order, y: np.ndarray, rows: np.ndarray | No
         )
 
 
-def starting_point(init: Any, n_features: int, dtype: np.dtype[Any]) -> np.ndarray:
+def starting_point(
+    init: Any, n_features: int, dtype: np.dtype[Any], n_outputs: int = 1
+) -> np.ndarray:
     """Coefficients and intercept to start from."""
     if init is None:
-        return np.zeros(n_features + 1, dtype)
+        return np.zeros(n_outputs * (n_features + 1), dtype)
     if isinstance(init, Result):
         init = (init.coef, init.intercept)
     if not isinstance(init, (tuple, list)) or len(init) != 2:
         raise InvalidType(f"init={init!r}: expected a Result or a pair (coef, intercept).")
     coef, intercept = init
-    return parameters(coef, intercept, n_features, dtype, "init: ")
+    return parameters(coef, intercept, n_features, dtype, "init: ", n_outputs)
 
 
 def parameters(
-    coef: Any, intercept: Any, n_features: int, dtype: np.dtype[Any], where: str = ""
+    coef: Any,
+    intercept: Any,
+    n_features: int,
+    dtype: np.dtype[Any],
+    where: str = "",
+    n_outputs: int = 1,
 ) -> np.ndarray:
-    """Coefficients and intercept as one array, shape (n_features + 1,)."""
+    """Coefficients and intercept as one array, shape (n_outputs * (n_features + 1),)."""
+    if n_outputs > 1:
+        rows = np.empty((n_outputs, n_features + 1), dtype)
+        rows[:, :-1] = arrays.as_parameters(
+            coef, (n_outputs, n_features), f"{where}coef", "(n_outputs, n_features)", dtype
+        )
+        if isinstance(intercept, (int, float)) and intercept == 0:  # the default
+            intercept = np.zeros(n_outputs)
+        rows[:, -1] = arrays.as_parameters(
+            intercept, (n_outputs,), f"{where}intercept", "(n_outputs,)", dtype
+        )
+        return rows.reshape(-1)
     theta = np.empty(n_features + 1, dtype)
     theta[:-1] = arrays.as_coefficients(coef, n_features, f"{where}coef", dtype)
     if isinstance(intercept, np.ndarray) and intercept.size == 1:

@@ -82,7 +82,8 @@ def measure(
 ) -> Curvature:
     """Measure the curvature on a sample: power iterations by the gradient of a squared error.
 
-    ``frequency`` says how often the order visits each row per epoch; None: once.
+    ``frequency`` says how often the order visits each row per epoch; None: once. The bound holds
+    for several outputs as for one: they share X, and the Hessian in the margins is bounded.
     """
     sample = sample_rows(rows, n, problem.n_features)
     bound = problem.loss.curvature_bound(problem.y[sample])
@@ -92,7 +93,7 @@ def measure(
         visited = (frequency if weight is None else frequency * weight).astype(problem.dtype)
     square = Problem(
         problem.X,
-        np.zeros_like(problem.y),
+        np.zeros(problem.X.shape[0], problem.dtype),
         visited,
         losses.squared_error(),
         fit_intercept=problem.fit_intercept,

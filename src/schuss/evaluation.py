@@ -10,7 +10,7 @@ import numpy as np
 
 from schuss.backends import Backend, Problem
 from schuss.backends.protocol import Rows
-from schuss.checks import combine
+from schuss.checks import combine, encode
 from schuss.data import arrays
 from schuss.errors import DataError, InvalidArgument, unknown_name
 from schuss.formulas.penalties import shrink_towards_zero
@@ -41,7 +41,7 @@ def evaluator(
     def full(theta: np.ndarray) -> tuple[float, float]:
         loss, total = engine.gradient(problem, theta, rows)
         total /= n
-        coef, slope = theta[:-1], total[:-1]
+        coef, slope = (v.reshape(problem.n_outputs, -1)[:, :-1] for v in (theta, total))
         slope += l2 * coef
         l1 = problem.penalty.l1
         slope[:] = np.where(coef != 0, slope + l1 * np.sign(coef), shrink_towards_zero(slope, l1))
@@ -55,14 +55,14 @@ def validation_data(
     held_out: np.ndarray | None,
     problem: Problem,
     classes: np.ndarray | None,
-    pair: tuple[float, float] | None,
+    per_class: tuple[float, ...] | None,
 ) -> tuple[Problem, Rows] | None:
     """The validation data and their rows; class weights count there as in training."""
     if validation is None:
         return None
     if held_out is not None:
         return problem, held_out
-    given = validation_problem(validation, problem, classes, pair)
+    given = validation_problem(validation, problem, classes, per_class)
     return given, (0, given.X.shape[0])
 
 
@@ -85,7 +85,7 @@ def validation_problem(
     validation: Any,
     problem: Problem,
     classes: np.ndarray | None,
-    pair: tuple[float, float] | None,
+    per_class: tuple[float, ...] | None,
 ) -> Problem:
     """Validation data given as (X, y) or (X, y, sample_weight)."""
     if len(validation) not in (2, 3):
@@ -98,18 +98,15 @@ def validation_problem(
     if d != problem.n_features:
         raise DataError(f"validation X: has {d} columns, X has {problem.n_features}.")
     loss = problem.loss
-    if classes is not None:
-        y, _ = arrays.as_labels(
-            validation[1], n, problem.dtype, loss.name, classes, name="validation y"
-        )
-    else:
-        y = arrays.as_targets(
-            validation[1], n, problem.dtype, loss.domain, loss.name, name="validation y"
+    y, _ = encode(validation[1], n, problem.dtype, loss, classes, "validation y")
+    if y.shape[1:] != problem.y.shape[1:]:
+        raise DataError(
+            f"validation y: has shape {y.shape}, y has {problem.y.shape}; expected as many outputs."
         )
     weights = None
     if len(validation) == 3:
         weights = arrays.as_weights(
             validation[2], n, problem.dtype, name="validation sample_weight"
         )
-    weights = combine(weights, arrays.by_class(pair, y))
+    weights = combine(weights, arrays.by_class(per_class, y))
     return dataclasses.replace(problem, X=X, y=y, sample_weight=weights)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.protocol import Segment, State
+from schuss.backends.protocol import Segment, State, coef_and_intercept
 from schuss.data.checkpoint import Checkpoint, Clock, same_run
 from schuss.errors import (
     CheckpointError,
@@ -294,9 +294,11 @@ class Run:
         if limits.gtol is not None and row["grad_norm"] <= limits.gtol:
             self.stop_reason = "gtol"
         if self.callbacks:
-            theta = self.theta
             moment = Moment(
-                self.epoch, self.state.step, self.history, theta[:-1].copy(), float(theta[-1])
+                self.epoch,
+                self.state.step,
+                self.history,
+                *coef_and_intercept(self.theta, self.plan.problem.n_outputs),
             )
             try:
                 wishes = [callback(moment) for callback in self.callbacks]

@@ -114,7 +114,8 @@ class Plan:
 
     @property
     def segment_steps(self) -> int:
-        rows = self.backend.segment_rows(self.problem.n_features, self.step_rows)
+        width = self.problem.n_features * self.problem.n_outputs
+        rows = self.backend.segment_rows(width, self.step_rows)
         return max(1, rows // self.step_rows)
 
 
@@ -127,13 +128,13 @@ class Moment:
     epoch, updates : int
         Finished epochs and updates.
     history : History
-    coef : ndarray, shape (n_features,)
+    coef : ndarray, shape (n_features,) or (n_outputs, n_features)
         A copy of the coefficients (of their average, where one is kept).
-    intercept : float
+    intercept : float, or ndarray of shape (n_outputs,)
     """
 
     epoch: int
     updates: int
     history: History
     coef: np.ndarray
-    intercept: float
+    intercept: Any

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from schuss.data import container
-from schuss.data.arrays import as_array, as_matrix, as_vector
+from schuss.data.arrays import as_array, as_matrix, as_targets
 from schuss.errors import DataError, InvalidArgument, UnknownCategoryWarning
 from schuss.formulas import losses
 from schuss.formulas.losses import Loss
@@ -30,7 +30,8 @@ class Result:
     coef : ndarray, shape (n_features,) or (n_outputs, n_features)
     intercept : float, or ndarray of shape (n_outputs,)
     classes : ndarray of shape (n_classes,), or None
-        Labels in sorted order; None for regression. A positive margin means the second of two.
+        Labels in sorted order; None for regression. With one margin, a positive one means the
+        second of two; with one for each class, the largest wins.
     loss : Loss
     history : History
     stop_reason : str
@@ -76,6 +77,8 @@ class Result:
         what = f"{self.n_features} features"
         if self.classes is not None:
             what += f", {len(self.classes)} classes"
+        elif self.coef.ndim == 2:
+            what += f", {self.coef.shape[0]} outputs"
         return (
             f"Result({self.loss}, {what}, backend={self.backend!r}, "
             f"stop_reason={self.stop_reason!r}, {self.history!r})"
@@ -117,7 +120,7 @@ class Result:
         return encoder.encode(as_table(X, encoder), dtype=self.coef.dtype, say=say)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predicted targets, or class labels, shape (n_samples,).
+        """Predicted targets, (n_samples,) or (n_samples, n_outputs), or class labels, (n_samples,).
 
         Parameters
         ----------
@@ -131,18 +134,61 @@ class Result:
             return self.classes[(margin > 0).astype(int)]
         return self.classes[margin.argmax(axis=1)]
 
-    def score(self, X: Any, y: Any) -> float:
-        """Coefficient of determination R2, or accuracy for a classifier.
+    def predict_proba(self, X: Any) -> np.ndarray:
+        r"""Probability of each class, float64 of shape (n_samples, n_classes).
+
+        The softmax of the margins for "multinomial"; :math:`1 / (1 + e^{-m})` and its complement
+        for "log_loss". For models of each class against the rest, the k probabilities that these
+        give, scaled to sum to 1.
 
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
             Raw columns where the model has `preprocessing`, see :meth:`margin`.
-        y : array-like, shape (n_samples,)
+
+        Raises
+        ------
+        schuss.errors.InvalidArgument
+            The loss is another one, whose margins are no probabilities.
+
+        Examples
+        --------
+        >>> import schuss
+        >>> result = schuss.fit([[0.0], [1.0], [2.0]], ["a", "b", "c"], loss="multinomial")
+        >>> result.predict_proba([[1.0]]).sum().round(6)
+        np.float64(1.0)
+        """
+        if self.loss.name not in ("log_loss", "multinomial") or not self.loss.builtin:
+            raise InvalidArgument(
+                f"loss={self.loss.name!r} has no probabilities; train with 'log_loss' or "
+                "'multinomial', or use margin."
+            )
+        margin = np.asarray(self.margin(X), dtype=np.float64)
+        if self.loss.name == "multinomial":
+            odds = np.exp(margin - margin.max(axis=1, keepdims=True))
+            softmax: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
+            return softmax
+        with np.errstate(over="ignore"):
+            positive = 1 / (1 + np.exp(-margin))
+        if positive.ndim == 1:
+            return np.column_stack([1 - positive, positive])
+        total = positive.sum(axis=1, keepdims=True)
+        equal = np.full_like(positive, 1 / positive.shape[1])
+        return np.divide(positive, total, out=equal, where=total > 0)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Coefficient of determination R2 (the mean over outputs), or accuracy for a classifier.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Raw columns where the model has `preprocessing`, see :meth:`margin`.
+        y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         """
         predicted, y = self.predict(X), as_array(y, "y")
         if y.shape != predicted.shape:
-            raise DataError(f"y: has shape {y.shape} but X has {predicted.shape[0]} rows.")
+            outputs = f" and the model {predicted.shape[1]} outputs" if predicted.ndim == 2 else ""
+            raise DataError(f"y: has shape {y.shape} but X has {predicted.shape[0]} rows{outputs}.")
         if self.classes is not None:
             known = set(self.classes.tolist())
             strange = [label for label in y.tolist() if label not in known]
@@ -151,12 +197,9 @@ class Result:
                     f"y: label {strange[0]!r} is not among the classes {self.classes.tolist()}."
                 )
             return float(np.mean(predicted == y))
-        y = as_vector(y, y.size, "y", np.dtype(np.float64))
-        spread = float(((y - y.mean()) ** 2).sum())
-        error = float(((y - predicted) ** 2).sum())
-        if spread == 0:
-            return 1.0 if error == 0 else 0.0
-        return 1.0 - error / spread
+        y = as_targets(y, y.shape[0], np.dtype(np.float64), "real", self.loss.name)
+        columns = zip(np.atleast_2d(y.T), np.atleast_2d(predicted.T), strict=True)
+        return float(np.mean([_determination(*column) for column in columns]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to an ``.npz`` file, without pickle; :func:`schuss.load` reads it.
@@ -225,6 +268,15 @@ class Result:
             config=first.config,
             preprocessing=first.preprocessing,
         )
+
+
+def _determination(y: np.ndarray, predicted: np.ndarray) -> float:
+    """R2 of one output."""
+    spread = float(((y - y.mean()) ** 2).sum())
+    error = float(((y - predicted) ** 2).sum())
+    if spread == 0:
+        return 1.0 if error == 0 else 0.0
+    return 1.0 - error / spread
 
 
 def _storable(classes: np.ndarray) -> np.ndarray:

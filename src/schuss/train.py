@@ -10,7 +10,7 @@ import numpy as np
 
 from schuss import curvature
 from schuss.backends import Backend, Problem, State, choose
-from schuss.backends.protocol import Rows
+from schuss.backends.protocol import Rows, coef_and_intercept
 from schuss.checks import (
     DEFAULT_BATCH_SIZE,
     among_all_rows,
@@ -27,6 +27,7 @@ from schuss.checks import (
     check_training_part,
     checkpoint_facts,
     combine,
+    count_outputs,
     encode,
     order_facts,
     parameters,
@@ -106,8 +107,10 @@ def fit(
     ----------
     X : array-like of float32 or float64, shape (n_samples, n_features)
         Integers, booleans and float16 are converted; NaN and infinity are refused.
-    y : array-like, shape (n_samples,)
-        Targets; for a classification loss, exactly two label values of any sortable type.
+    y : array-like, shape (n_samples,) or (n_samples, n_outputs)
+        Targets; for a classification loss, label values of any sortable type: exactly two, or two
+        and more for "multinomial". With two or more columns of numbers each is an output of its
+        own, and the loss of a row is the sum over its outputs.
     loss : str or Loss, default="squared_error"
         A name, a text form such as "huber(epsilon=1.35)", or an object of ``schuss.losses``.
     batch_size : int or "full", default=32
@@ -129,7 +132,7 @@ def fit(
     sample_weight : array-like, shape (n_samples,), optional
         Weights >= 0, factors of the rows' losses; 1 by default.
     class_weight : dict, "balanced" or None
-        Weight of each class, by its label; "balanced" gives both classes the same total. Classes
+        Weight of each class, by its label; "balanced" gives all classes the same total. Classes
         that a dict leaves out weigh 1.
     fit_intercept : bool, default=True
         Whether to train b; it is never penalised.
@@ -225,16 +228,17 @@ def fit(
     seed = check_seed(seed)
     train_rows, held_out = split(validation, n_all, seed)
     n = n_all if train_rows is None else int(train_rows.size)
-    pair = arrays.class_weights(class_weight, targets, classes, train_rows)
+    per_class = arrays.class_weights(class_weight, targets, classes, train_rows)
     given_weights = arrays.as_weights(sample_weight, n_all, matrix.dtype)
-    weights = combine(given_weights, arrays.by_class(pair, targets))
+    weights = combine(given_weights, arrays.by_class(per_class, targets))
     check_training_part(targets, weights, classes, train_rows)
     rows_per_step = check_batch_size(batch_size, n)
     accumulate = check_number("accumulate", accumulate, {">=": 1}, integer=True)
     engine = choose(backend, the_loss, check_optional("threads", threads))
 
     the_order = orders.get(order)
-    objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept))
+    n_outputs = count_outputs(targets, classes, the_loss)
+    objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept), n_outputs)
     problem = dataclasses.replace(
         objective, sample_weight=step_weights(the_order, weights, train_rows)
     )
@@ -259,7 +263,7 @@ def fit(
     check_schedule(schedule, total)
 
     state = State.start(
-        starting_point(init, n_features, matrix.dtype), the_rule, check_clip(clip_norm)
+        starting_point(init, n_features, matrix.dtype, n_outputs), the_rule, check_clip(clip_norm)
     )
     config = {
         "format": 1,
@@ -285,7 +289,7 @@ def fit(
         "backend": engine.name,
         "validation": validation_label(validation),
     }
-    held_data = validation_data(validation, held_out, objective, classes, pair)
+    held_data = validation_data(validation, held_out, objective, classes, per_class)
     if checkpoint is not None:
         # First, so that other data are named before a learning rate that was measured on them.
         data = fingerprint(matrix, targets, weights)
@@ -297,8 +301,7 @@ def fit(
 
     def make_result(theta: np.ndarray, run: Run) -> Result:
         return Result(
-            theta[:-1].copy(),
-            float(theta[-1]),
+            *coef_and_intercept(theta, n_outputs),
             classes,
             the_loss,
             run.history,
@@ -340,22 +343,23 @@ def gradient(
     X: Any,
     y: Any,
     coef: Any,
-    intercept: float = 0.0,
+    intercept: Any = 0.0,
     loss: str | Loss = "squared_error",
     rows: Any = None,
     sample_weight: Any = None,
     backend: str | Backend = "auto",
-) -> tuple[float, np.ndarray, float]:
+) -> tuple[float, np.ndarray, Any]:
     r"""Mean loss over rows and its gradient, :math:`\tfrac1B \sum_i s_i\, \ell'(m_i, y_i)\, x_i`.
 
     Parameters
     ----------
     X : array-like, shape (n_samples, n_features)
-    y : array-like, shape (n_samples,)
-        Targets, or two label values for a classification loss.
-    coef : array-like, shape (n_features,)
-        Where to take the gradient, together with ``intercept``.
-    intercept : float, default=0.0
+    y : array-like, shape (n_samples,) or (n_samples, n_outputs)
+        Targets, or label values for a classification loss, as in :func:`schuss.fit`.
+    coef : array-like, shape (n_features,) or (n_outputs, n_features)
+        Where to take the gradient, together with ``intercept``; a row for each class with
+        "multinomial".
+    intercept : float or array-like of shape (n_outputs,), default=0.0
     loss : str or Loss, default="squared_error"
         A name, a text form, or an object of ``schuss.losses``.
     rows : array-like of int, shape (B,), optional
@@ -369,8 +373,8 @@ def gradient(
     -------
     loss : float
         Mean over the rows, without a penalty.
-    grad_coef : ndarray of float64, shape (n_features,)
-    grad_intercept : float
+    grad_coef : ndarray of float64, in the shape of ``coef``
+    grad_intercept : float, or ndarray of float64 of shape (n_outputs,)
 
     Raises
     ------
@@ -386,15 +390,17 @@ def gradient(
     the_loss = losses.get(loss)
     matrix = arrays.as_matrix(X)
     n, d = matrix.shape
-    targets, _ = encode(y, n, matrix.dtype, the_loss)
+    targets, classes = encode(y, n, matrix.dtype, the_loss)
+    n_outputs = count_outputs(targets, classes, the_loss)
     weights = arrays.as_weights(sample_weight, n, matrix.dtype)
-    theta = parameters(coef, intercept, d, matrix.dtype)
+    theta = parameters(coef, intercept, d, matrix.dtype, n_outputs=n_outputs)
     engine = choose(backend, the_loss)
     chosen = (0, n) if rows is None else check_rows(rows, n)
-    total, summed = engine.gradient(Problem(matrix, targets, weights, the_loss), theta, chosen)
+    problem = Problem(matrix, targets, weights, the_loss, n_outputs=n_outputs)
+    total, summed = engine.gradient(problem, theta, chosen)
     count = chosen[1] if isinstance(chosen, tuple) else chosen.size
     summed /= count
-    return total / count, summed[:-1], float(summed[-1])
+    return (total / count, *coef_and_intercept(summed, n_outputs))
 
 
 def batches(

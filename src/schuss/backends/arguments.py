@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from schuss.formulas.losses import LOSSES
+from schuss.formulas.losses import LOSSES, VECTOR_LOSSES
 from schuss.formulas.rules import FORMULAS as RULES
 
 __all__ = ["Data", "Formulas", "Parameters", "Updates", "Visit"]
@@ -26,6 +26,8 @@ class Formulas(NamedTuple):
         Of all they were made from.
     cache : bool
         Whether Numba may keep the compiled kernels on disk.
+    vectors : tuple of callable
+        Functions of (margins, y, p, slopes), for the losses of several margins.
     """
 
     values: tuple[Callable[..., Any], ...]
@@ -33,13 +35,15 @@ class Formulas(NamedTuple):
     rules: tuple[Callable[..., Any], ...]
     digest: str = ""
     cache: bool = False
+    vectors: tuple[Callable[..., Any], ...] = ()
 
     @classmethod
     def builtin(cls) -> Formulas:
         """The tables as they stand."""
         values = tuple(row.value for row in LOSSES)
         slopes = tuple(row.slope for row in LOSSES)
-        return cls(values, slopes, tuple(RULES.values()))
+        vectors = tuple(row.weigh for row in VECTOR_LOSSES)  # type: ignore[attr-defined]
+        return cls(values, slopes, tuple(RULES.values()), vectors=vectors)
 
 
 class Data(NamedTuple):
@@ -48,7 +52,7 @@ class Data(NamedTuple):
     Attributes
     ----------
     X : ndarray, shape (n_samples, n_features)
-    y : ndarray, shape (n_samples,)
+    y : ndarray, shape (n_samples,); (n_samples, n_outputs) or (n_samples, 1) for several outputs
     weight : ndarray, shape (n_samples,), or empty
         Empty: every sample counts once.
     loss : int
@@ -85,7 +89,7 @@ class Updates(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """theta (n_features + 1,), the rule's slots, and the average (empty: none is kept)."""
+    """theta (n_outputs * (n_features + 1),), the slots, and the average (empty: none is kept)."""
 
     theta: np.ndarray
     slots: np.ndarray

@@ -39,6 +39,7 @@ class Objective:
         self.loss = problem.loss
         self.loss_parameters = np.array(problem.loss.parameters or (0.0,), dtype=np.float64)
         self.fit_intercept = problem.fit_intercept
+        self.n_outputs = problem.n_outputs
 
 
 class Memory:
@@ -68,7 +69,13 @@ class Steps:
 
 
 class KernelSet(Protocol):
-    """The functions a compiled kernel set offers; see ``native.py`` and ``jit.py``."""
+    """The functions a compiled kernel set offers; see ``native.py`` and ``jit.py``.
+
+    ``outputs`` offers those that loop over rows for problems of several outputs.
+    """
+
+    @property
+    def outputs(self) -> KernelSet: ...
 
     def descend_samples(
         self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
@@ -144,6 +151,10 @@ class CompiledBackend:
         steps = SEGMENT_ELEMENTS // ((n_features + 16) * batch_size)
         return min(max(1, steps), SEGMENT_STEPS) * batch_size
 
+    def _kernels(self, n_outputs: int) -> KernelSet:
+        """The loops over rows for so many outputs."""
+        return self.kernels if n_outputs == 1 else self.kernels.outputs
+
     def crew(self, rows: int, n_features: int) -> int:
         """Threads that pay for a step over ``rows`` rows."""
         useful = min(rows // TILE_ROWS, rows * n_features // ELEMENTS_PER_THREAD)
@@ -153,7 +164,7 @@ class CompiledBackend:
         """Run the segment's steps on ``state``."""
         if plain_per_sample(state, segment):
             return self._descend_samples(problem, state, segment)
-        if min(segment.batch_size, segment.n_rows) * problem.n_features > LARGE_STEP_ELEMENTS:
+        if min(segment.batch_size, segment.n_rows) * work_per_row(problem) > LARGE_STEP_ELEMENTS:
             return self._descend_large(problem, state, segment)
         return self._descend_batches(problem, state, segment)
 
@@ -162,7 +173,7 @@ class CompiledBackend:
     ) -> tuple[float, float]:
         steps = Steps(problem, state, segment.learning_rate, segment.n_steps)
         memory = Memory(state)
-        loss, norm, state.averaged = self.kernels.descend_samples(
+        loss, norm, state.averaged = self._kernels(problem.n_outputs).descend_samples(
             Objective(problem), segment.rows, steps, memory
         )
         state.step += segment.n_steps
@@ -172,8 +183,8 @@ class CompiledBackend:
         self, problem: Problem, state: State, segment: Segment
     ) -> tuple[float, float]:
         steps = Steps(problem, state, segment.learning_rate, segment.n_steps)
-        threads = self.crew(min(segment.batch_size, segment.n_rows), problem.n_features)
-        loss, norm, state.averaged = self.kernels.descend_batches(
+        threads = self.crew(min(segment.batch_size, segment.n_rows), work_per_row(problem))
+        loss, norm, state.averaged = self._kernels(problem.n_outputs).descend_batches(
             Objective(problem), segment.rows, segment.batch_size, steps, Memory(state), threads
         )
         state.step += segment.n_steps
@@ -191,7 +202,7 @@ class CompiledBackend:
             loss, gradient = self.gradient(problem, state.theta, batch)
             lr = segment.learning_rate[k : k + 1]
             steps = Steps(problem, state, lr if lr.size else segment.learning_rate, 1)
-            norm, state.averaged = self.kernels.finish_step(
+            norm, state.averaged = self._kernels(problem.n_outputs).finish_step(
                 objective, gradient, length(batch), steps, Memory(state)
             )
             state.step += 1
@@ -201,9 +212,10 @@ class CompiledBackend:
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         """Summed weighted loss and gradient of the rows."""
         objective, total, loss = Objective(problem), np.zeros(theta.size), 0.0
-        for slab in slabs(rows, problem.n_features):
-            threads = self.crew(length(slab), problem.n_features)
-            loss += self.kernels.add_gradient(objective, slab, theta, total, threads)
+        kernels = self._kernels(problem.n_outputs)
+        for slab in slabs(rows, work_per_row(problem)):
+            threads = self.crew(length(slab), work_per_row(problem))
+            loss += kernels.add_gradient(objective, slab, theta, total, threads)
         return loss, total
 
     def apply(
@@ -225,10 +237,12 @@ class CompiledBackend:
 
     def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
         """Decision values of the rows."""
-        out = np.empty(length(rows), dtype=X.dtype)
+        n_outputs = theta.size // (X.shape[1] + 1)
+        kernels = self._kernels(n_outputs)
+        out = np.empty((length(rows), n_outputs) if n_outputs > 1 else length(rows), X.dtype)
         first = 0
-        for slab in slabs(rows, X.shape[1]):
-            self.kernels.margin(X, slab, theta, out[first : first + length(slab)])
+        for slab in slabs(rows, X.shape[1] * n_outputs):
+            kernels.margin(X, slab, theta, out[first : first + length(slab)])
             first += length(slab)
         return out
 
@@ -238,8 +252,9 @@ class CompiledBackend:
         """Summed loss, gradient and squared norms of the samples' gradients."""
         objective, gradient = Objective(problem), np.zeros(theta.size)
         loss = second = 0.0
-        for slab in slabs(rows, problem.n_features):
-            part, norms = self.kernels.variance(objective, slab, theta, gradient)
+        kernels = self._kernels(problem.n_outputs)
+        for slab in slabs(rows, work_per_row(problem)):
+            part, norms = kernels.variance(objective, slab, theta, gradient)
             loss, second = loss + part, second + norms
         return loss, gradient, second
 
@@ -248,6 +263,11 @@ class CompiledBackend:
         out = np.empty(stop - start, dtype=bijection.index_dtype(n))
         self.kernels.permute(n, keys, start, out)
         return out
+
+
+def work_per_row(problem: Problem) -> int:
+    """Products that a row's margins take: what the sizes of segments, slabs and crews go by."""
+    return problem.n_features * problem.n_outputs
 
 
 def plain_per_sample(state: State, segment: Segment) -> bool:

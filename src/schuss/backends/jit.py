@@ -18,7 +18,7 @@ from schuss.backends.compiled import Memory, Objective, Steps
 from schuss.backends.protocol import TILE_ROWS, Rows
 from schuss.errors import InvalidArgument
 from schuss.formulas import bijection, penalties
-from schuss.formulas.losses import LOSSES, Loss, _Custom
+from schuss.formulas.losses import LOSSES, VECTOR_LOSSES, Loss, VectorLoss, _Custom
 from schuss.formulas.rules import FORMULAS, Rule
 from schuss.formulas.spec import source_of
 
@@ -33,12 +33,16 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _load(formulas: Formulas) -> ModuleType:
-    """Execute ``kernels.py`` for these formulas, as a module of its own."""
-    source = Path(__file__).with_name("kernels.py")
-    files = [source, Path(penalties.__file__), Path(bijection.__file__)]
+def _load(formulas: Formulas, file_name: str = "kernels.py") -> ModuleType:
+    """Execute ``kernels.py``, or the file that goes on from it, for these formulas.
+
+    It becomes a module of its own; one that goes on finds the first as ``KERNELS``.
+    """
+    first = Path(__file__).with_name("kernels.py")
+    source = first.with_name(file_name)
+    files = [first, source, Path(penalties.__file__), Path(bijection.__file__)]
     parts = [file.read_text(encoding="utf-8") for file in files]
-    functions = (*formulas.values, *formulas.slopes, *formulas.rules)
+    functions = (*formulas.values, *formulas.slopes, *formulas.rules, *formulas.vectors)
     parts += [source_of(f) for f in functions]
     parts += [str(TILE_ROWS)] if formulas.cache else [repr(functions)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -48,6 +52,8 @@ def _load(formulas: Formulas) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__["FORMULAS"] = formulas._replace(digest=digest)
+    if source != first:
+        module.__dict__["KERNELS"] = _load(formulas)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
@@ -84,7 +90,20 @@ def _adapted(functions: tuple[Callable[..., Any], ...]) -> tuple[Callable[..., A
 
 
 class JitKernels:
-    """The kernel set that Numba compiles."""
+    """The kernel set that Numba compiles.
+
+    Attributes
+    ----------
+    outputs : JitOutputKernels
+        The same for problems of several outputs.
+    """
+
+    outputs: JitOutputKernels
+    file_name = "kernels.py"
+
+    def __init__(self) -> None:
+        if type(self) is JitKernels:
+            self.outputs = JitOutputKernels()
 
     def supports(self, loss: Loss) -> str | None:
         """None: Numba compiles any loss."""
@@ -95,13 +114,16 @@ class JitKernels:
         table = Formulas.builtin()
         if isinstance(loss, _Custom):
             value, slope = _adapted(loss.functions)
-            return _load(table._replace(values=(value,), slopes=(slope,))), 0
-        rows = list(LOSSES)
+            return _load(table._replace(values=(value,), slopes=(slope,)), self.file_name), 0
+        rows = [*LOSSES, *VECTOR_LOSSES]
         if loss is not None and type(loss) not in rows:
+            if isinstance(loss, VectorLoss):
+                own = table._replace(vectors=(type(loss).weigh,))
+                return _load(own, self.file_name), len(list(LOSSES))
             own = table._replace(values=(type(loss).value,), slopes=(type(loss).slope,))
-            return _load(own), 0
+            return _load(own, self.file_name), 0
         number = 0 if loss is None else rows.index(type(loss))
-        return _load(table._replace(cache=True)), number
+        return _load(table._replace(cache=True), self.file_name), number
 
     @staticmethod
     def _data(o: Objective, number: int) -> Data:
@@ -203,3 +225,23 @@ class JitKernels:
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
         self._kernels()[0].permute(n, _read_only(keys), *bijection.split(n), start, out)
+
+
+class JitOutputKernels(JitKernels):
+    """The loops over rows of ``kernels_outputs.py``; they take the same arguments."""
+
+    file_name = "kernels_outputs.py"
+
+    @staticmethod
+    def _data(o: Objective, number: int) -> Data:
+        X, weight = _read_only(o.X), _read_only(o.weight)
+        y = _read_only(o.y.reshape(o.X.shape[0], -1))  # numbers of classes are one column
+        return Data(X, y, weight, number, o.loss_parameters.astype(X.dtype), o.fit_intercept)
+
+    def finish_step(
+        self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
+    ) -> tuple[float, int]:
+        kernels, _ = self._kernels(objective.loss)
+        updates, parameters = self._updates(steps), self._parameters(memory)
+        d, intercept = objective.X.shape[1], objective.fit_intercept
+        return kernels.finish_step(total, count, updates, intercept, d, parameters)

@@ -30,7 +30,7 @@ FAST: dict[str, Any] = {
 }
 
 
-def _select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
+def select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     """One function of (which, *arguments) that runs the chosen one."""
     head = functions[0] if hasattr(functions[0], "py_func") else njit(functions[0], **FAST)
     if len(functions) == 1:
@@ -40,7 +40,7 @@ def _select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
             return head(*arguments)
 
         return last
-    tail = _select(functions[1:])
+    tail = select(functions[1:])
 
     @njit(**FAST)
     def chosen(which, *arguments):  # type: ignore[no-untyped-def]
@@ -51,15 +51,19 @@ def _select(functions: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     return chosen
 
 
-value_of = _select(FORMULAS.values)
-slope_of = _select(FORMULAS.slopes)
+value_of = select(FORMULAS.values)
+slope_of = select(FORMULAS.slopes)
 soften = njit(shrink_towards_zero, **FAST)
 
 
 def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
+    return entry_of(FORMULAS, build)
+
+
+def entry_of(formulas: Formulas, build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
     """Compile an entry point, cached on disk where a place for the cache is writable."""
-    function = build(FORMULAS.digest)
-    if FORMULAS.cache:
+    function = build(formulas.digest)
+    if formulas.cache:
         try:
             return njit(function, nogil=True, **FAST, cache=True)
         except RuntimeError:  # no writable place: go on without a cache
@@ -274,7 +278,7 @@ def _loop(formula: Callable[..., Any]) -> Callable[..., Any]:
     return update
 
 
-update_all = _select(tuple(_loop(rule) for rule in FORMULAS.rules))
+update_all = select(tuple(_loop(rule) for rule in FORMULAS.rules))
 
 
 @njit(**FAST, forceinline=True)

@@ -17,10 +17,21 @@ __all__ = ["NativeKernels"]
 
 
 class NativeKernels:
-    """The kernel set of the extension module."""
+    """The kernel set of the extension module.
+
+    Attributes
+    ----------
+    outputs : NativeOutputKernels
+        The same for problems of several outputs.
+    """
+
+    outputs: NativeOutputKernels
 
     def __init__(self) -> None:
-        self._losses = {name: k for k, name in enumerate(_native.losses())}
+        if type(self) is NativeKernels:
+            self.outputs = NativeOutputKernels()
+        names = [*_native.losses(), *_native.vector_losses()]
+        self._losses = {name: k for k, name in enumerate(names)}
         self._rules = {name: k for k, name in enumerate(_native.rules())}
 
     def supports(self, loss: Loss) -> str | None:
@@ -31,7 +42,9 @@ class NativeKernels:
 
     def _data(self, o: Objective) -> Any:
         row = self._losses[o.loss.name]
-        return _native.Data(o.X, o.y, o.weight, o.loss_parameters, row, o.fit_intercept)
+        return _native.Data(
+            o.X, o.y, o.weight, o.loss_parameters, row, o.fit_intercept, o.n_outputs
+        )
 
     @staticmethod
     def _parameters(memory: Memory) -> Any:
@@ -131,3 +144,11 @@ class NativeKernels:
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
         _native.permute(n, keys, start, out)
+
+
+class NativeOutputKernels(NativeKernels):
+    """The loops over rows for several outputs; they take the same arguments."""
+
+    @staticmethod
+    def _verb(name: str, dtype: np.dtype[Any]) -> Any:
+        return getattr(_native, f"outputs_{name}_{dtype.name}")

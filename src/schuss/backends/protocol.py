@@ -16,7 +16,7 @@ from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
 
-__all__ = ["TILE_ROWS", "Backend", "Problem", "Rows", "Segment", "State"]
+__all__ = ["TILE_ROWS", "Backend", "Problem", "Rows", "Segment", "State", "coef_and_intercept"]
 
 # Rows of a tile: partial gradients are summed in the data's dtype per tile, and tiles are combined
 # in float64, in ascending order (``tile_rows`` in csrc/cpu/problem.h).
@@ -33,12 +33,14 @@ class Problem:
     Attributes
     ----------
     X : ndarray of float32 or float64, shape (n_samples, n_features), C-contiguous
-    y : ndarray of X's dtype, shape (n_samples,)
-        Binary labels are -1 and +1.
+    y : ndarray of X's dtype, shape (n_samples,) or (n_samples, n_outputs)
+        Binary labels are -1 and +1, those of several classes the classes' numbers.
     sample_weight : ndarray of X's dtype, shape (n_samples,), or None
     loss : Loss
     penalty : Penalty
     fit_intercept : bool
+    n_outputs : int
+        Margins of a sample. A scalar loss is summed over them, each with its own column of y.
     """
 
     X: np.ndarray
@@ -47,6 +49,7 @@ class Problem:
     loss: Loss
     penalty: Penalty = field(default_factory=Penalty)
     fit_intercept: bool = True
+    n_outputs: int = 1
 
     @property
     def n_features(self) -> int:
@@ -63,15 +66,15 @@ class State:
 
     Attributes
     ----------
-    theta : ndarray of X's dtype, shape (n_features + 1,)
-        Coefficients, then the intercept.
+    theta : ndarray of X's dtype, shape (n_outputs * (n_features + 1),)
+        For each output its coefficients, then its intercept.
     rule : Rule
-    slots : ndarray of X's dtype, shape (n_slots, n_features + 1)
+    slots : ndarray of X's dtype, shape (n_slots, n_outputs * (n_features + 1))
     step : int
         Updates made so far.
     clip_norm : float
         Largest norm a step's gradient may have; 0 for no limit.
-    average : ndarray of float64, shape (n_features + 1,), or None
+    average : ndarray of float64, in theta's shape, or None
         Running mean of the iterates.
     averaged : int
         How many iterates the mean holds.
@@ -153,6 +156,14 @@ def take(rows: Rows, start: int, stop: int) -> Rows:
     return rows[start:stop]
 
 
+def coef_and_intercept(theta: np.ndarray, n_outputs: int) -> tuple[np.ndarray, Any]:
+    """Copies of both in the shapes users see: (n_features,) and a number, or a row per output."""
+    if n_outputs == 1:
+        return theta[:-1].copy(), float(theta[-1])
+    rows = theta.reshape(n_outputs, -1)
+    return rows[:, :-1].copy(), rows[:, -1].copy()
+
+
 class Backend(Protocol):
     """The verbs. Every backend has all of them, for float32 and float64."""
 
@@ -172,7 +183,7 @@ class Backend(Protocol):
         """
 
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
-        """Summed weighted loss and its gradient, float64 of shape (n_features + 1,)."""
+        """Summed weighted loss and its gradient, float64 in theta's shape."""
 
     def apply(
         self,
@@ -189,7 +200,7 @@ class Backend(Protocol):
         """``dst = scale * (dst + source + source ...)`` in the order given, in place."""
 
     def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
-        """Decision values of the rows, in X's dtype."""
+        """Decision values, shape (n_rows,) or (n_rows, n_outputs), in X's dtype."""
 
     def variance(
         self, problem: Problem, theta: np.ndarray, rows: Rows

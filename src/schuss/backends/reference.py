@@ -41,7 +41,11 @@ class ReferenceBackend:
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         with quiet():
             value, slope, Xb = samples(problem, theta, rows)
-            total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)
+            if problem.n_outputs == 1:
+                total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)
+            else:
+                bias = slope.sum(axis=0) * problem.fit_intercept
+                total = np.column_stack([slope.T @ Xb, bias]).reshape(-1)
             return float(value.sum(dtype=np.float64)), total.astype(np.float64)
 
     def apply(
@@ -65,7 +69,7 @@ class ReferenceBackend:
 
     def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
         with quiet():
-            return X[indices(rows)] @ theta[:-1] + theta[-1]
+            return margins(X[indices(rows)], theta)
 
     def variance(
         self, problem: Problem, theta: np.ndarray, rows: Rows
@@ -74,7 +78,7 @@ class ReferenceBackend:
         with quiet():
             _, slope, Xb = samples(problem, theta, rows)
             squares = (Xb.astype(np.float64) ** 2).sum(axis=1) + problem.fit_intercept
-            return loss, gradient, float((slope.astype(np.float64) ** 2 * squares).sum())
+            return loss, gradient, float((slope.astype(np.float64).T ** 2 * squares).sum())
 
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         return bijection.permute(n, keys, start, stop)
@@ -90,43 +94,57 @@ def indices(rows: Rows) -> np.ndarray:
     return np.arange(rows[0], rows[0] + rows[1]) if isinstance(rows, tuple) else rows
 
 
+def margins(Xb: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Decision values: shape (n_rows,), or (n_rows, n_outputs) where theta holds several rows."""
+    d = Xb.shape[1]
+    if theta.size == d + 1:
+        return Xb @ theta[:-1] + theta[-1]
+    rows = theta.reshape(-1, d + 1)
+    return Xb @ rows[:, :-1].T + rows[:, -1]
+
+
 def samples(
     problem: Problem, theta: np.ndarray, rows: Rows
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted loss and weighted slope of each row, and the rows of X."""
+    """Weighted loss of each row, weighted slope of each margin, and the rows of X."""
     chosen = indices(rows)
     Xb, y = problem.X[chosen], problem.y[chosen]
-    margin = Xb @ theta[:-1] + theta[-1]
+    margin = margins(Xb, theta)
     weight = 1 if problem.sample_weight is None else problem.sample_weight[chosen]
-    value = weight * problem.loss(margin, y)
-    slope = weight * problem.loss.derivative(margin, y)
+    value, slope = problem.loss(margin, y), problem.loss.derivative(margin, y)
+    if value.ndim == 2:
+        value = value.sum(axis=1)
+    value = weight * value
+    slope = (weight * slope.T).T  # one weight for all of a row's outputs
     dtype = problem.dtype
     return value.astype(dtype), slope.astype(dtype), Xb
 
 
 def update(problem: Problem, state: State, gradient: np.ndarray, lr: float) -> float:
     """One update from a mean gradient; returns its norm before clipping."""
-    w, rule, dtype = state.theta, state.rule, problem.dtype
+    rule, dtype = state.rule, problem.dtype
+    # One row for each output: coefficients, then the intercept.
+    w, gradient = (v.reshape(problem.n_outputs, -1) for v in (state.theta, gradient.astype(dtype)))
+    slots = [s.reshape(w.shape) for s in state.slots]
+    coef, intercept = np.s_[:, :-1], np.s_[:, -1:]
     l2 = problem.penalty.l2 + rule.coupled_decay
-    gradient = gradient.astype(dtype)
-    gradient[:-1] += dtype.type(l2) * w[:-1]
+    gradient[coef] += dtype.type(l2) * w[coef]
     norm = float(np.linalg.norm(gradient.astype(np.float64)))
     if state.clip_norm and norm > state.clip_norm:
         gradient *= dtype.type(state.clip_norm / norm)
     constants = rule.constants(np.array([state.step]), np.array([lr]))[0].astype(dtype)
     undecayed = constants.copy()
     undecayed[1:2] = 1
-    coef, intercept = slice(0, -1), slice(-1, None)
-    apply_formula(rule, w[coef], gradient[coef], [s[coef] for s in state.slots], constants)
+    apply_formula(rule, w[coef], gradient[coef], [s[coef] for s in slots], constants)
     if problem.penalty.l1:
         w[coef] = shrink_towards_zero(w[coef], dtype.type(lr * problem.penalty.l1))
     if problem.fit_intercept:
-        memory = [s[intercept] for s in state.slots]
+        memory = [s[intercept] for s in slots]
         apply_formula(rule, w[intercept], gradient[intercept], memory, undecayed)
     state.step += 1
     if state.average is not None:
         state.averaged += 1
-        state.average += (w - state.average) / state.averaged
+        state.average += (state.theta - state.average) / state.averaged
     return norm
 
 

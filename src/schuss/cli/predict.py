@@ -32,7 +32,9 @@ __all__ = ["predict"]
     help="Write to a .csv, .npy or .parquet file.  [default: CSV on standard output]",
 )
 @click.option(
-    "--probabilities", is_flag=True, help="Add the probability of each class (log_loss only)."
+    "--probabilities",
+    is_flag=True,
+    help="Add the probability of each class (log_loss and multinomial only).",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
 def predict(model: Path, data: Path, output: Path | None, probabilities: bool, quiet: bool) -> None:
@@ -49,9 +51,10 @@ def predict(model: Path, data: Path, output: Path | None, probabilities: bool, q
     check_distinct([("the model", model), ("the data file", data), ("--output", output)])
     with notes.warnings():
         result = _load(model, data)
-        if probabilities and (result.classes is None or result.loss.name != "log_loss"):
+        if probabilities and result.loss.name not in ("log_loss", "multinomial"):
             raise click.ClickException(
-                f"--probabilities needs a model of log_loss; {model} was trained with {result.loss}"
+                f"--probabilities needs a model of log_loss or multinomial; {model} was trained "
+                f"with {result.loss}"
             )
         table, X, y = _matrix(result, data, notes)
         result = replace(result, preprocessing=None)  # X is encoded already
@@ -151,17 +154,7 @@ def _target(encoder: Encoder, table: Table, result: Result) -> np.ndarray | None
 
 def _probabilities(result: Result, X: np.ndarray) -> dict[str, np.ndarray]:
     """Probability of each class; with one model for each, scaled to sum to 1."""
-    import numpy as np
-
-    margin = np.asarray(result.margin(X), dtype=np.float64)
-    with np.errstate(over="ignore"):
-        positive = 1 / (1 + np.exp(-margin))
-    if positive.ndim == 1:
-        shares = np.column_stack([1 - positive, positive])
-    else:
-        total = positive.sum(axis=1, keepdims=True)
-        equal = np.full_like(positive, 1 / positive.shape[1])
-        shares = np.divide(positive, total, out=equal, where=total > 0)
+    shares = result.predict_proba(X)
     assert result.classes is not None
     return {f"probability_{label}": shares[:, k] for k, label in enumerate(result.classes)}
 

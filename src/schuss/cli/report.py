@@ -34,6 +34,8 @@ def mean_loss(result: Result, X: np.ndarray, y: np.ndarray) -> float:
     margin = np.asarray(result.margin(X), dtype=np.float64)
     if result.classes is None:
         return float(result.loss(margin, y).mean())
+    if result.loss.domain == "classes":
+        return float(result.loss(margin, np.searchsorted(result.classes, y)).mean())
     if margin.ndim == 1:
         return float(result.loss(margin, np.where(y == result.classes[1], 1.0, -1.0)).mean())
     signs = np.where(y[:, None] == np.asarray(result.classes)[None, :], 1.0, -1.0)

@@ -38,8 +38,8 @@ class Task:
 
     @property
     def one_against_rest(self) -> bool:
-        """Whether there is one model for each class."""
-        return self.classes is not None and len(self.classes) > 2
+        """Whether there is one model for each class: a loss of two classes meets more."""
+        return self.loss.domain == "binary" and self.classes is not None and len(self.classes) > 2
 
 
 def choose(target: str, y: np.ndarray, loss: str | None) -> tuple[Task, str | None]:
@@ -52,8 +52,9 @@ def choose(target: str, y: np.ndarray, loss: str | None) -> tuple[Task, str | No
     y : ndarray of shape (n_rows,)
         float64 or str.
     loss : str or None
-        A name or text form. None chooses: ``log_loss`` for text, for two values, and for whole
-        numbers from 0 or 1 upwards without a gap that repeat; ``squared_error`` for other numbers.
+        A name or text form. None chooses a loss of classes for text, for two values, and for whole
+        numbers from 0 or 1 upwards without a gap that repeat (``log_loss`` for two classes,
+        ``multinomial`` for more), and ``squared_error`` for other numbers.
     """
     from schuss import losses
 
@@ -62,11 +63,11 @@ def choose(target: str, y: np.ndarray, loss: str | None) -> tuple[Task, str | No
     if loss is None:
         loss, told = _guess(target, y, values)
     chosen: Loss = losses.get(loss)
-    if chosen.domain != "binary":
+    if chosen.domain not in ("binary", "classes"):
         if y.dtype.kind == "U":
             raise DataError(
                 f"the target {target!r} is text ({_examples(values)}), but --loss {chosen.name} "
-                "needs numbers; for classes use --loss log_loss"
+                "needs numbers; for classes use --loss log_loss or multinomial"
             )
         return Task(chosen, y, None), told
     if len(values) < 2:
@@ -88,9 +89,9 @@ def _guess(target: str, y: np.ndarray, values: np.ndarray) -> tuple[str, str]:
     """Name of a loss, and why."""
     if y.dtype.kind == "U" or len(values) == 2 or _look_like_classes(y, values):
         way = f"{len(values):,} classes ({_examples(values)})"
-        models = "; one model for each, against the rest" if len(values) > 2 else ""
+        loss = "multinomial" if len(values) > 2 else "log_loss"
         other = "; --loss squared_error takes it for a quantity" if y.dtype.kind == "f" else ""
-        return "log_loss", f"target {target!r} has {way}; loss log_loss{models}{other}"
+        return loss, f"target {target!r} has {way}; loss {loss}{other}"
     if len(values) < 2:
         raise DataError(f"the target {target!r} is {values[0]:g} in every row")
     return "squared_error", f"target {target!r} is a quantity; loss squared_error"

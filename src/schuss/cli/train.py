@@ -331,8 +331,8 @@ def train(**options: Any) -> int:
     """Train a linear model on a data file.
 
     DATA is a CSV, Parquet, .npy, .npz or svmlight file; the ending says which. Text columns are
-    one-hot encoded, a text target is a class. More than two classes give one model for each,
-    against the rest.
+    one-hot encoded, a text target is a class. More than two classes are trained together with the
+    loss multinomial; a loss for two classes gives one model for each, against the rest.
     """
     from schuss.cli.run import Options, run
 

@@ -17,14 +17,17 @@ from schuss.formulas.spec import check_number
 
 __all__ = [
     "as_array",
+    "as_class_numbers",
     "as_coefficients",
     "as_labels",
     "as_matrix",
+    "as_parameters",
     "as_targets",
     "as_vector",
     "as_weights",
     "by_class",
     "check_finite",
+    "class_numbers",
     "class_weights",
     "resolve_dtype",
 ]
@@ -148,10 +151,23 @@ def as_coefficients(w: Any, n_features: int, name: str, dtype: np.dtype[Any]) ->
     return coef
 
 
-def _one_dimension(v: Any, n: int, name: str) -> np.ndarray:
+def as_parameters(
+    v: Any, shape: tuple[int, ...], name: str, axes: str, dtype: np.dtype[Any]
+) -> np.ndarray:
+    """Return finite parameters of several outputs, in ``dtype``."""
     array = as_array(v, name)
-    if array.ndim == 2 and array.shape[1] > 1:
-        raise NotYet(f"{name}: {array.shape[1]} outputs are not supported yet; fit one at a time.")
+    if array.shape != shape:
+        raise DataError(f"{name}: has shape {array.shape}; expected {axes} = {shape}.")
+    parameters = _numeric(array, name, dtype)
+    check_finite(parameters, name)
+    return parameters
+
+
+def _one_dimension(v: Any, n: int, name: str, columns: str = "") -> np.ndarray:
+    """The array, with one entry per row; ``columns`` says what to do about several columns."""
+    array = as_array(v, name)
+    if array.ndim == 2 and array.shape[1] > 1 and columns:
+        raise DataError(f"{name}: expected one dimension, got shape {array.shape}{columns}.")
     if array.ndim != 1:
         hint = f"; pass {name}.ravel()" if array.ndim == 2 else ""
         raise DataError(f"{name}: expected one dimension, got shape {array.shape}{hint}.")
@@ -163,8 +179,15 @@ def _one_dimension(v: Any, n: int, name: str) -> np.ndarray:
 def as_targets(
     y: Any, n: int, dtype: np.dtype[Any], domain: str, loss: str, name: str = "y"
 ) -> np.ndarray:
-    """Return y for a loss on numbers (domain real or nonnegative)."""
-    array = _one_dimension(y, n, name)
+    """Return y for a loss on numbers (domain real or nonnegative).
+
+    Its shape is (n,), or (n, n_outputs) for two outputs or more.
+    """
+    array = as_array(y, name)
+    if array.ndim != 2 or array.shape[1] < 2:
+        array = _one_dimension(array, n, name)
+    elif array.shape[0] != n:
+        raise DataError(f"{name}: has {array.shape[0]} rows but X has {n} rows.")
     if array.dtype.kind in "OUS":
         raise DataTypeError(
             f"{name}: dtype {array.dtype} is not accepted by loss={loss!r} ({ACCEPTED}); "
@@ -173,8 +196,9 @@ def as_targets(
     targets = _numeric(array, name, dtype)
     check_finite(targets, name)
     if domain == "nonnegative" and (targets < 0).any():
-        k = int(np.flatnonzero(targets < 0)[0])
-        raise DataError(f"{name}[{k}] is {targets[k]}: loss={loss!r} accepts numbers >= 0.")
+        k = tuple(int(i) for i in np.argwhere(targets < 0)[0])
+        place = ", ".join(map(str, k))
+        raise DataError(f"{name}[{place}] is {targets[k]}: loss={loss!r} accepts numbers >= 0.")
     return targets
 
 
@@ -187,7 +211,54 @@ def as_labels(
     name: str = "y",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return y as -1 and +1, and the two classes; ``classes`` are those of the training labels."""
-    array = _one_dimension(y, n, name)
+    found, member = _labels(y, n, classes, name)
+    if found.size != 2:
+        hint = ""
+        if found.size > 2:
+            hint = "; more than two classes need loss='multinomial'"
+        raise DataError(
+            f"{name}: loss={loss!r} accepts exactly two label values, got {_listed(found)}{hint}."
+        )
+    return np.where(member == 1, 1, -1).astype(dtype), found
+
+
+def as_class_numbers(
+    y: Any,
+    n: int,
+    dtype: np.dtype[Any],
+    loss: str,
+    classes: np.ndarray | None = None,
+    name: str = "y",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return y as numbers of classes, and the classes, two or more; see :func:`as_labels`."""
+    found, member = _labels(y, n, classes, name)
+    if found.size < 2:
+        raise DataError(
+            f"{name}: loss={loss!r} accepts two or more label values, got {_listed(found)}."
+        )
+    fractions = found.dtype.kind == "f" and bool((found != np.floor(found)).any())
+    if fractions and found.size > max(2, n // 2):
+        raise DataError(
+            f"{name}: has {found.size} distinct values in {n} rows; loss={loss!r} accepts class "
+            "labels, not a continuous target."
+        )
+    return member.astype(dtype), found
+
+
+def class_numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the number of each row's class; y holds -1 and +1, or numbers of classes."""
+    return np.asarray(y > 0 if classes.size == 2 else y, dtype=np.intp)
+
+
+def _listed(found: np.ndarray) -> str:
+    """How many label values, and the first of them."""
+    shown = ", ".join(repr(label) for label in found[:5].tolist())
+    return f"{found.size} ({shown}{', ...' if found.size > 5 else ''})"
+
+
+def _labels(y: Any, n: int, classes: np.ndarray | None, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The label values in sorted order (those of training, where given), and each row's number."""
+    array = _one_dimension(y, n, name, "; labels are one column, not one for each class")
     if array.dtype.kind == "c":
         raise DataTypeError(f"{name}: complex labels have no order; use numbers or text.")
     if array.dtype.kind == "f":
@@ -209,20 +280,7 @@ def as_labels(
             )
         member = np.searchsorted(classes, found)[member]
         found = classes
-    if found.size != 2:
-        hint = ""
-        if found.size > 2:
-            hint = (
-                "; more than two classes need loss 'multinomial', which is not available yet: fit "
-                "each class against the rest and join them by schuss.Result.one_against_rest"
-            )
-        shown = ", ".join(repr(label) for label in found[:5].tolist())
-        more = ", ..." if found.size > 5 else ""
-        raise DataError(
-            f"{name}: loss={loss!r} accepts exactly two label values, got {found.size} "
-            f"({shown}{more}){hint}."
-        )
-    return np.where(member == 1, 1, -1).astype(dtype), found
+    return found, member
 
 
 def as_weights(
@@ -245,8 +303,8 @@ def class_weights(
     y: np.ndarray,
     classes: np.ndarray | None,
     rows: np.ndarray | None = None,
-) -> tuple[float, float] | None:
-    """Return the weights of the negative and the positive class; y holds -1 and +1.
+) -> tuple[float, ...] | None:
+    """Return the weight of each class; y holds -1 and +1, or numbers of classes.
 
     "balanced" counts the training rows, ``rows``, where others are held out.
     """
@@ -254,14 +312,13 @@ def class_weights(
         return None
     if classes is None:
         raise InvalidArgument("class_weight: only a classification loss has classes.")
-    positive = y > 0
     if isinstance(class_weight, str) and class_weight == "balanced":
-        counted = positive if rows is None else positive[rows]
-        counts = np.array([np.count_nonzero(~counted), np.count_nonzero(counted)])
+        counted = class_numbers(y if rows is None else y[rows], classes)
+        counts = np.bincount(counted, minlength=classes.size)
         if not counts.all():
             absent = classes.tolist()[int(np.argmin(counts))]
             raise DataError(f"class_weight='balanced': no training row has the label {absent!r}.")
-        pair = counted.size / (2.0 * counts)
+        each = counted.size / (classes.size * counts)
     elif isinstance(class_weight, Mapping):
         labels = classes.tolist()
         unknown = [label for label in class_weight if label not in labels]
@@ -271,17 +328,20 @@ def class_weights(
             )
         for label, weight in class_weight.items():
             check_number(f"class_weight[{label!r}]", weight, {">=": 0.0})
-        pair = np.array([float(class_weight.get(label, 1.0)) for label in labels])
-        if not pair.any():
+        each = np.array([float(class_weight.get(label, 1.0)) for label in labels])
+        if not each.any():
             raise InvalidArgument(f"class_weight={class_weight!r}: all weights are zero.")
     else:
         raise InvalidType(
             f"class_weight={class_weight!r}: expected None, 'balanced' or a dict from class to "
             "weight."
         )
-    return float(pair[0]), float(pair[1])
+    return tuple(each.tolist())
 
 
-def by_class(pair: tuple[float, float] | None, y: np.ndarray) -> np.ndarray | None:
-    """Return each row's class weight; y holds -1 and +1."""
-    return None if pair is None else np.where(y > 0, pair[1], pair[0]).astype(y.dtype)
+def by_class(each: tuple[float, ...] | None, y: np.ndarray) -> np.ndarray | None:
+    """Return each row's class weight, given that of each class; y as for :func:`class_weights`."""
+    if each is None:
+        return None
+    weights = np.array(each)
+    return weights[class_numbers(y, weights)].astype(y.dtype)

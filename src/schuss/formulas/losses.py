@@ -5,6 +5,9 @@ derivative with respect to the margin, so that a sample's gradient is slope time
 take ``(margin, y, p)`` with ``p`` the row's parameters as a sequence, and hold no branches: NumPy
 runs them on arrays, Numba compiles them for scalars.
 
+A :class:`VectorLoss` maps the k margins of a sample to one number and to k slopes; such losses
+stand in a table of their own.
+
 To add a loss, write one class here; every backend, test and page picks it up (for the native and
 CUDA backends write the struct of the same name in ``csrc/formulas.h``).
 """
@@ -12,6 +15,7 @@ CUDA backends write the struct of the same name in ``csrc/formulas.h``).
 from __future__ import annotations
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -30,6 +34,7 @@ __all__ = [
     "log_loss",
     "modified_huber",
     "mse",
+    "multinomial",
     "names",
     "perceptron",
     "poisson",
@@ -43,6 +48,7 @@ DOMAINS = {
     "real": "any finite number",
     "binary": "exactly two label values",
     "nonnegative": "numbers >= 0",
+    "classes": "two or more label values",
 }
 
 
@@ -52,8 +58,9 @@ class Loss(Spec):
 
     Attributes
     ----------
-    domain : {"real", "binary", "nonnegative"}
-        Labels it accepts; binary labels are -1 and +1 inside.
+    domain : {"real", "binary", "nonnegative", "classes"}
+        Labels it accepts; binary labels are -1 and +1 inside, those of several classes their
+        numbers from 0 on.
     curvature : float
         Upper bound of the second derivative in the margin. For piecewise linear losses, which have
         none, the scale that takes its place when a learning rate is chosen.
@@ -83,7 +90,7 @@ class Loss(Spec):
     @property
     def builtin(self) -> bool:
         """Whether the loss stands in the table (and not only in the user's program)."""
-        return LOSSES.rows.get(self.name) is type(self)
+        return _ROWS.rows.get(self.name) is type(self)
 
     def curvature_bound(self, y: np.ndarray) -> float:
         """Upper bound of the second derivative in the margin.
@@ -128,7 +135,51 @@ class Loss(Spec):
         return type(self).slope(np.asarray(margin), np.asarray(y), self.parameters)
 
 
+class VectorLoss(Loss):
+    """Base of losses of k margins at once; ``weigh`` takes the place of value and slope.
+
+    ``weigh(margins, y, p, slopes)`` returns the value and writes the k slopes; ``margins[c]`` is
+    the margin of class c, one number or an array with one for each sample. ``slopes`` is laid out
+    likewise, and may be the margins' own memory.
+    """
+
+    domain = "classes"
+
+    weigh: ClassVar[Callable[..., Any]]
+
+    def __call__(self, margin: Any, y: Any) -> Any:
+        """Loss of each sample.
+
+        Parameters
+        ----------
+        margin : array-like, shape (..., k)
+        y : array-like, shape (...)
+            Numbers of the classes, 0 ... k - 1.
+        """
+        return self._weigh(margin, y)[0]
+
+    def derivative(self, margin: Any, y: Any) -> Any:
+        """Slopes of each sample, in the shape of the margins.
+
+        Parameters
+        ----------
+        margin, y : array-like
+            As for the loss itself.
+        """
+        return self._weigh(margin, y)[1]
+
+    def _weigh(self, margin: Any, y: Any) -> tuple[Any, np.ndarray]:
+        margins = np.moveaxis(np.asarray(margin), -1, 0)
+        slopes = np.empty(margins.shape, np.result_type(margins, np.float32))
+        value = type(self).weigh(margins, np.asarray(y), self.parameters, slopes)
+        return value, np.moveaxis(slopes, 0, -1)
+
+
 LOSSES: Table[Loss] = Table("loss", Loss)
+VECTOR_LOSSES: Table[Loss] = Table("loss", VectorLoss)
+# Both, to look a name up in; what is added to one of them is found here.
+_ROWS: Table[Loss] = Table("loss", Loss)
+_ROWS.rows = ChainMap(VECTOR_LOSSES.rows, LOSSES.rows)  # type: ignore[assignment]
 
 
 R = TypeVar("R", bound=Loss)
@@ -138,6 +189,12 @@ R = TypeVar("R", bound=Loss)
 def row(cls: type[R]) -> type[R]:
     """Make a class a row of the table of losses."""
     return LOSSES.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(parameter, dataclasses.field))
+def vector_row(cls: type[R]) -> type[R]:
+    """Make a class a row of the table of losses of several margins."""
+    return VECTOR_LOSSES.add(dataclasses.dataclass(frozen=True, repr=False)(cls))
 
 
 @row
@@ -489,6 +546,56 @@ class poisson(Loss):
         return np.exp(margin)
 
 
+@vector_row
+class multinomial(VectorLoss):
+    r"""Softmax cross-entropy over k classes, :math:`\log \sum_c e^{m_c} - \sum_c q_c m_c`.
+
+    Here q is the label as a distribution: :math:`1 - s + s/k` for the sample's own class and
+    :math:`s/k` for the others, s the ``label_smoothing``. The slopes are the softmax of the margins
+    less q. There is one row of coefficients for each class, also where there are two.
+
+    Parameters
+    ----------
+    label_smoothing : float, default=0.0
+        Share of the label that is spread evenly over all classes; 0 <= s < 1.
+
+    References
+    ----------
+    C. Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016 (label
+    smoothing).
+
+    Examples
+    --------
+    >>> import schuss
+    >>> loss = schuss.losses.multinomial()
+    >>> float(loss([0.0, 0.0, 0.0, 0.0], 2).round(6))
+    1.386294
+    >>> loss.derivative([0.0, 0.0, 0.0, 0.0], 2)
+    array([ 0.25,  0.25, -0.75,  0.25])
+    """
+
+    label_smoothing: float = parameter(default=0.0, at_least=0, under=1)
+    # Of the softmax's Jacobian, diag(p) - p p^T: its largest eigenvalue is at most 1/2.
+    curvature = 0.5
+
+    @staticmethod
+    def weigh(margins, y, p, slopes):  # type: ignore[no-untyped-def]
+        k = len(margins)
+        top = margins[0]
+        for c in range(1, k):
+            top = np.maximum(top, margins[c])
+        total = top - top
+        expected = top - top
+        for c in range(k):
+            m = margins[c] - top
+            expected = expected + ((1 - p[0]) * (y == c) + p[0] / k) * m
+            slopes[c] = np.exp(m)
+            total = total + slopes[c]
+        for c in range(k):
+            slopes[c] = slopes[c] / total - ((1 - p[0]) * (y == c) + p[0] / k)
+        return np.log(total) - expected
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class _Custom(Loss):
     """A loss made of two functions of the user's; see :func:`custom`."""
@@ -576,8 +683,9 @@ def custom(
     >>> log_cosh.derivative(0.0, 0.0)
     np.float64(0.0)
     """
-    if domain not in DOMAINS:
-        raise InvalidArgument(f"domain={domain!r}: expected one of {', '.join(DOMAINS)}.")
+    accepted = [known for known in DOMAINS if known != "classes"]
+    if domain not in accepted:
+        raise InvalidArgument(f"domain={domain!r}: expected one of {', '.join(accepted)}.")
     for label, function in (("value", value), ("slope", slope)):
         if not callable(function):
             raise InvalidArgument(f"{label}={function!r}: expected a function of (margin, y).")
@@ -585,5 +693,5 @@ def custom(
     return _Custom((value, slope), name, domain, bound)
 
 
-get = LOSSES.get
-names = LOSSES.names
+get = _ROWS.get
+names = _ROWS.names
