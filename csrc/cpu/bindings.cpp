@@ -1,4 +1,6 @@
 // The extension module schuss._native: checks sizes and types, releases the GIL, calls a kernel.
+#include "bindings.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -448,6 +450,8 @@ void add_verbs(py::module_& m, const std::string& suffix) {
 
 }  // namespace
 
+const InstructionSet& schuss::chosen_set() { return *chosen; }
+
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of schuss.";
   const char* wanted = std::getenv("SCHUSS_CPU");
@@ -466,6 +470,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_verbs<float>(m, "float32");
   add_verbs<double>(m, "float64");
   m.def("permute", permute);
+  add_ceilings(m);
 
   m.def("losses", [] {
     std::vector<std::string> names;

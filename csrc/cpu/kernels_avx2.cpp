@@ -1,9 +1,10 @@
 // The kernels for machines with AVX2 and FMA.
 #define SCHUSS_ISA avx2
+#include "ceilings.h"
 #include "kernels.h"
 
 namespace schuss {
 namespace avx2 {
-extern const InstructionSet kernels{"avx2", &single_table, &wide_table};
+extern const InstructionSet kernels{"avx2", &single_table, &wide_table, &ceilings_table};
 }  // namespace avx2
 }  // namespace schuss

@@ -83,10 +83,18 @@ struct Kernels {
   T (*sum_rows)(const T* X, int64_t d, const Rows&, int64_t ahead);
 };
 
+// One instruction set's measuring kernels, for the lab; flops are those of one round.
+struct Ceilings {
+  float (*multiply_add_single)(int64_t rounds);
+  double (*multiply_add_wide)(int64_t rounds);
+  int flops_single, flops_wide;
+};
+
 struct InstructionSet {
   const char* name;
   const Kernels<float>* single;
   const Kernels<double>* wide;
+  const Ceilings* ceilings;
 };
 
 namespace baseline {
