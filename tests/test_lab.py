@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -495,10 +497,10 @@ def test_it(throughput):
 
 
 def pytest_in(folder, *options: str) -> subprocess.CompletedProcess:
-    import sys
-
     (folder / "test_it.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "schuss.lab.pytest_plugin", *options]
+    command = [sys.executable, "-m", "pytest", "-q", *options]
+    if "schuss" not in metadata.entry_points(group="pytest11").names:  # an older installation
+        command += ["-p", "schuss.lab.pytest_plugin"]
     return subprocess.run(
         [*command, "-p", "no:cacheprovider"], cwd=folder, capture_output=True, text=True
     )

@@ -126,7 +126,7 @@ def throughput(context: click.Context, **options: Any) -> int:
     """Samples per second against batch size."""
     from schuss.cli.outputs import check_writable
     from schuss.lab import compare, load
-    from schuss.lab.compare import comparison_table
+    from schuss.lab.comparison import comparison_table
 
     given = {
         name

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from schuss.lab.compare import Change, compare
+    from schuss.lab.comparison import Change, compare
     from schuss.lab.grid import throughput
     from schuss.lab.machine import ceilings
     from schuss.lab.record import Ceilings, Cell, Curve, Outcome, Record, load
@@ -37,12 +37,12 @@ __all__ = [
 _HOMES = {
     "Ceilings": "record",
     "Cell": "record",
-    "Change": "compare",
+    "Change": "comparison",
     "Curve": "record",
     "Outcome": "record",
     "Record": "record",
     "ceilings": "machine",
-    "compare": "compare",
+    "compare": "comparison",
     "load": "record",
     "sweep": "steps",
     "throughput": "grid",
