@@ -19,7 +19,7 @@ __all__ = ["bench"]
 REGRESSED = 3  # exit code: neither a bug nor wrong input
 QUICK = {"elements": 2_000_000, "repeats": 3, "seconds": 0.03}
 FULL = {"elements": 100_000_000, "repeats": 5, "seconds": 0.2}
-WIDTH = 110  # columns of a table that goes to a file
+WIDTH = 140  # columns of a table that goes to a file
 PAGES = ("README.md", "docs/lab.rst")
 
 

@@ -181,24 +181,29 @@ def curves_table(curves: list[Curve]) -> RenderableType:
 
 
 def outcomes_table(outcomes: Iterable[Outcome]) -> RenderableType:
-    """The table of bars."""
-    table = _table(
-        "The speed to reach", "what", "data", "bar", "moonshot", "measured", "met", "note"
-    )
+    """The table of bars: a heading for each row, its figures below."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = [Text("The speed to reach", style="bold")]
     last = ""
     for made in outcomes:
+        if made.what != last:
+            parts.append(Text(f"\n{made.what}", style="bold"))
+            last = made.what
         sign = "≥ " if made.at_least else "≤ "
-        style = VERDICTS[made.verdict]
-        table.add_row(
-            made.what if made.what != last else "",
-            made.column,
-            sign + figure(made.bar, made.unit) if made.bar is not None else "–",
-            sign + figure(made.moonshot, made.unit) if made.moonshot is not None else "–",
-            figure(made.measured, made.unit),
-            f"[{style}]{made.verdict}[/]",
-            made.note,
+        limits = [
+            f"{name} {sign}{figure(limit, made.unit)}" if limit is not None else ""
+            for name, limit in (("bar", made.bar), ("moonshot", made.moonshot))
+        ]
+        row = Table.grid(padding=(0, 1))
+        for width in (26, 20, 24, 14, 13):
+            row.add_column(width=width)
+        row.add_column(overflow="fold")
+        verdict = Text(made.verdict, style=VERDICTS[made.verdict])
+        row.add_row(
+            f"  {made.column}", *limits, figure(made.measured, made.unit), verdict, made.note
         )
-        last = made.what
-    for column in (table.columns[0], table.columns[-1]):
-        column.no_wrap, column.justify = False, "left"
-    return table
+        parts.append(row)
+    return Group(*parts)
