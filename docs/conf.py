@@ -75,7 +75,7 @@ rst_epilog = "\n".join(
 )
 
 # The pages show every public name where users find it, not in the file that defines it.
-for room in ("losses", "rules", "schedules", "orders", "errors", "backends", "data"):
+for room in ("losses", "rules", "schedules", "orders", "errors", "backends", "data", "lab"):
     module = import_module(f"schuss.{room}")
     for name in module.__all__:
         if isinstance(getattr(module, name), type):

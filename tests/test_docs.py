@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(p for p in DOCS.rglob("*.rst") if "_build" not in p.parts)]
-ROOMS = ("losses", "rules", "schedules", "orders", "errors", "backends", "data")
+ROOMS = ("losses", "rules", "schedules", "orders", "errors", "backends", "data", "lab")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # Modules that cannot be imported, or not everywhere, by themselves.
 NOT_IMPORTED = {"schuss.__main__", "schuss._native"}

@@ -21,6 +21,9 @@ extern const InstructionSet* chosen;
 // The verbs for several outputs: bindings_outputs.cpp.
 void add_output_verbs(py::module_& m);
 
+// What the lab measures of the machine: bindings_ceilings.cpp.
+void add_ceilings(py::module_& m);
+
 // ---- Arrays ----
 
 // Pointer to a C-contiguous array's data after checking type and size; null for an empty array.

@@ -350,6 +350,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_verbs<double>(m, "float64");
   add_output_verbs(m);
   m.def("permute", permute);
+  add_ceilings(m);
 
   m.def("losses", [] {
     std::vector<std::string> names;

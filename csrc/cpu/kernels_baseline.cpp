@@ -1,5 +1,6 @@
 // The kernels for every machine.
 #define SCHUSS_ISA baseline
+#include "ceilings.h"
 #include "kernels.h"
 #include "outputs.h"
 
@@ -10,7 +11,7 @@ constexpr const char* baseline_name = "neon";
 #else
 constexpr const char* baseline_name = "baseline";
 #endif
-extern const InstructionSet kernels{baseline_name, &single_table, &wide_table,
-                                    &outputs::single_table, &outputs::wide_table};
+extern const InstructionSet kernels{baseline_name,          &single_table,        &wide_table,
+                                    &outputs::single_table, &outputs::wide_table, &ceilings_table};
 }  // namespace baseline
 }  // namespace schuss

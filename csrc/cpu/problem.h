@@ -86,12 +86,20 @@ struct Kernels {
 template <class T>
 struct OutputKernels;  // outputs_problem.h
 
+// One instruction set's measuring kernels, for the lab; flops are those of one round.
+struct Ceilings {
+  float (*multiply_add_single)(int64_t rounds);
+  double (*multiply_add_wide)(int64_t rounds);
+  int flops_single, flops_wide;
+};
+
 struct InstructionSet {
   const char* name;
   const Kernels<float>* single;
   const Kernels<double>* wide;
   const OutputKernels<float>* single_outputs;
   const OutputKernels<double>* wide_outputs;
+  const Ceilings* ceilings;
 };
 
 namespace baseline {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from schuss._version import __version__
 
 if TYPE_CHECKING:
-    from schuss import backends, data, errors, losses, orders, rules, schedules
+    from schuss import backends, data, errors, lab, losses, orders, rules, schedules
     from schuss.history import History
     from schuss.info import show_versions
     from schuss.minimization import minimize
@@ -31,6 +31,7 @@ __all__ = [
     "errors",
     "fit",
     "gradient",
+    "lab",
     "load",
     "losses",
     "minimize",
@@ -51,7 +52,7 @@ _HOMES = {
     "minimize": "schuss.minimization",
     "show_versions": "schuss.info",
 }
-_ROOMS = ("backends", "data", "errors", "losses", "orders", "rules", "schedules")
+_ROOMS = ("backends", "data", "errors", "lab", "losses", "orders", "rules", "schedules")
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ OPTIONAL = {
     "pyarrow": "data",
     "matplotlib": "plot",
     "pandas": "plot",
+    "plotly": "lab",
     "torch": "torch",
 }
 ENVIRONMENT = ("SCHUSS_CPU", "SCHUSS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_CACHE_DIR")

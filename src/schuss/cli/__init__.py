@@ -3,7 +3,8 @@
 This package translates: options into arguments of :func:`schuss.fit`, errors into one line and an
 exit code. Commands import what they need when they run, so that ``schuss --help`` is instant.
 
-Exit codes: 0 done, 1 a bug in schuss, 2 wrong input, 130 interrupted.
+Exit codes: 0 done, 1 a bug in schuss, 2 wrong input, 3 slower than before (``bench --compare``),
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 
 from schuss._version import __version__
 from schuss.cli import console
+from schuss.cli.bench import bench
 from schuss.cli.info import info
 from schuss.cli.predict import predict
 from schuss.cli.train import train
@@ -118,7 +120,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (train, predict, info):
+for command in (train, predict, bench, info):
     cli.add_command(command)
 
 
