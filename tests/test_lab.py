@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -501,8 +502,14 @@ def pytest_in(folder, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "pytest", "-q", *options]
     if "schuss" not in metadata.entry_points(group="pytest11").names:  # an older installation
         command += ["-p", "schuss.lab.pytest_plugin"]
+    # What a run of these tests asks for (several workers, say) is not asked of that one.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
     return subprocess.run(
-        [*command, "-p", "no:cacheprovider"], cwd=folder, capture_output=True, text=True
+        [*command, "-p", "no:cacheprovider"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -14,6 +14,7 @@ from support import COMPILED, assert_same_bits, backend_or_skip, descended, run_
 import schuss.losses
 import schuss.rules
 from schuss.backends import Problem, Segment, State, available, choose, threads
+from schuss.backends.protocol import TILE_ROWS
 from schuss.backends.threads import limits, usable_threads
 from schuss.errors import InvalidArgument, InvalidType
 from schuss.formulas import bijection
@@ -186,7 +187,8 @@ def test_tiles_and_waves_are_whole_whatever_the_rows(compiled, rows):
 def test_small_steps_use_one_thread(compiled):
     backend = backend_or_skip(compiled.name, threads=8)
     assert backend.crew(1, 10**9) == 1
-    assert backend.crew(255, 1000) == 1
+    assert backend.crew(TILE_ROWS - 1, 10**6) == 1
+    assert backend.crew(2 * TILE_ROWS, 10) == 1
     assert backend.crew(10**6, 1000) == 8
     assert backend.crew(0, 0) == 1
 

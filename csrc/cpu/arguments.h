@@ -37,6 +37,25 @@ const T* view(const py::array& array, int64_t size, const char* name) {
   return static_cast<const T*>(array.data());
 }
 
+// Rows as they are stored; 16-bit numbers come as their bits.
+template <class S>
+struct element_type {
+  using type = S;
+};
+template <>
+struct element_type<bfloat16> {
+  using type = uint16_t;
+};
+template <>
+struct element_type<float16> {
+  using type = uint16_t;
+};
+template <class S>
+const S* view_rows(const py::array& X) {
+  if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+  return reinterpret_cast<const S*>(view<typename element_type<S>::type>(X, X.size(), "X"));
+}
+
 template <class T>
 const T* optional_view(const py::array& array, int64_t size, const char* name) {
   return array.size() == 0 ? nullptr : view<T>(array, size, name);
@@ -92,11 +111,11 @@ struct Data {
   bool fit_intercept;
   int64_t outputs;
 
-  template <class T>
-  Problem<T> view_as() const {
-    if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+  template <class S, class T = Scalar<S>>
+  Problem<S> view_as() const {
+    const S* rows = view_rows<S>(X);
     const int64_t n = X.shape(0), d = X.shape(1);
-    return {view<T>(X, n * d, "X"),
+    return {rows,
             n,
             d,
             view<T>(y, n, "y"),

@@ -1,5 +1,8 @@
 // The extension module schuss._native: checks sizes and types, releases the GIL, calls a kernel.
+#include <algorithm>
 #include <cstdlib>
+#include <memory>
+#include <new>
 
 #include "arguments.h"
 
@@ -39,64 +42,101 @@ void use_instruction_set(const std::string& name) {
 }
 
 template <class T>
-const Kernels<T>& kernels();
+const VectorKernels<T>& vectors();
 template <>
-const Kernels<float>& kernels<float>() {
-  return *chosen->single;
+const VectorKernels<float>& vectors<float>() {
+  return chosen->single;
 }
 template <>
-const Kernels<double>& kernels<double>() {
-  return *chosen->wide;
+const VectorKernels<double>& vectors<double>() {
+  return chosen->wide;
 }
+
+template <class S>
+const RowKernels<S>& kernels();
+template <>
+const RowKernels<float>& kernels<float>() {
+  return chosen->single_rows;
+}
+template <>
+const RowKernels<double>& kernels<double>() {
+  return chosen->wide_rows;
+}
+template <>
+const RowKernels<bfloat16>& kernels<bfloat16>() {
+  return chosen->bfloat16_rows;
+}
+template <>
+const RowKernels<float16>& kernels<float16>() {
+  return chosen->float16_rows;
+}
+
+// A vector at a cache line's begin, so that threads that write neighbouring parts share no line.
+template <class T>
+struct Aligned {
+  std::unique_ptr<T, decltype(&std::free)> memory;
+  explicit Aligned(int64_t size)
+      : memory(static_cast<T*>(
+                   std::aligned_alloc(64, size_t(size * int64_t(sizeof(T)) + 63) / 64 * 64)),
+               &std::free) {
+    if (!memory) throw std::bad_alloc();
+    std::fill_n(memory.get(), size, T(0));
+  }
+};
 
 template <class T>
 struct Workspace {
-  std::vector<T> partial;
-  std::vector<double> total, loss;
+  int64_t tiles;
+  Aligned<T> weights, partial;
+  Aligned<double> total, loss;
   Scratch<T> scratch;
 
-  Workspace(int64_t rows, int64_t width) {
-    const int64_t tiles = std::min(wave_tiles, (rows + tile_rows - 1) / tile_rows);
-    partial.resize(size_t(tiles * width));
-    total.assign(size_t(width), 0.0);
-    loss.resize(size_t(tiles));
-    scratch = {partial.data(), total.data(), loss.data()};
+  Workspace(int64_t rows, int64_t d)
+      : tiles(std::max(int64_t(1), std::min(wave_tiles, (rows + tile_rows - 1) / tile_rows))),
+        weights(padded(d)),
+        partial(tiles * padded(d)),
+        total(d + 1),
+        loss(tiles),
+        scratch{weights.memory.get(), partial.memory.get(), total.memory.get(), loss.memory.get()} {
   }
 };
 
 // ---- Verbs ----
 
-template <class T>
+template <class S>
 std::pair<double, double> descend_samples(const Data& data, const py::object& rows,
                                           const Steps& steps, Parameters& parameters) {
-  const auto problem = data.view_as<T>();
+  using T = Scalar<S>;
+  const auto problem = data.view_as<S>();
   const Rows order = rows_of(rows);
   const Update update = steps.view_as(order.count, 1);
   auto state = parameters.view_as<T>(problem.d + 1, 0);
+  Workspace<T> workspace(1, problem.d);
   Outcome outcome;
   {
     py::gil_scoped_release release;
-    outcome = kernels<T>().descend_samples[row_number(data.loss, portable::loss_count, "loss")](
-        problem, order, update, state);
+    outcome = kernels<S>().descend_samples[row_number(data.loss, portable::loss_count, "loss")](
+        problem, order, update, state, workspace.scratch);
   }
   parameters.averaged = state.averaged;
   return {outcome.loss, outcome.gradient_norm};
 }
 
-template <class T>
+template <class S>
 std::pair<double, double> descend_batches(const Data& data, const py::object& rows,
                                           int64_t batch_size, int rule, const Steps& steps,
                                           Parameters& parameters, int threads) {
+  using T = Scalar<S>;
   if (batch_size < 1) throw std::invalid_argument("batch_size: expected at least 1");
-  const auto problem = data.view_as<T>();
+  const auto problem = data.view_as<S>();
   const Rows order = rows_of(rows);
   const Needs needs = needs_of(rule);
   const Update update = steps.view_as((order.count + batch_size - 1) / batch_size, needs.constants);
   auto state = parameters.view_as<T>(problem.d + 1, needs.slots);
-  Workspace<T> workspace(std::min(batch_size, order.count), problem.d + 1);
+  Workspace<T> workspace(std::min(batch_size, order.count), problem.d);
   row_number(data.loss, portable::loss_count, "loss");
   struct Job {
-    const Problem<T>& problem;
+    const Problem<S>& problem;
     const Rows& rows;
     const Update& update;
     State<T>& state;
@@ -111,9 +151,9 @@ std::pair<double, double> descend_batches(const Data& data, const py::object& ro
         threads,
         [](void* context, Crew crew) {
           Job& job = *static_cast<Job*>(context);
-          const Kernels<T>& table = kernels<T>();
+          const RowKernels<S>& table = kernels<S>();
           const Outcome outcome =
-              table.descend_batches(table, job.loss, job.rule, job.problem, job.rows,
+              table.descend_batches(table, vectors<T>(), job.loss, job.rule, job.problem, job.rows,
                                     job.batch_size, job.update, job.state, job.scratch, crew);
           if (crew.rank == 0) job.outcome = outcome;
         },
@@ -124,17 +164,18 @@ std::pair<double, double> descend_batches(const Data& data, const py::object& ro
 }
 
 // Adds to `total` (d + 1,) and returns the summed loss.
-template <class T>
+template <class S>
 double add_gradient(const Data& data, const py::object& rows, const py::array& theta,
                     py::array total, int threads) {
-  const auto problem = data.view_as<T>();
+  using T = Scalar<S>;
+  const auto problem = data.view_as<S>();
   const Rows order = rows_of(rows);
   const T* parameters = view<T>(theta, problem.d + 1, "theta");
-  Workspace<T> workspace(order.count, problem.d + 1);
+  Workspace<T> workspace(order.count, problem.d);
   workspace.scratch.total = target<double>(total, problem.d + 1, "total");
   row_number(data.loss, portable::loss_count, "loss");
   struct Job {
-    const Problem<T>& problem;
+    const Problem<S>& problem;
     const Rows& rows;
     const T* theta;
     Scratch<T>& scratch;
@@ -147,9 +188,10 @@ double add_gradient(const Data& data, const py::object& rows, const py::array& t
         threads,
         [](void* context, Crew crew) {
           Job& job = *static_cast<Job*>(context);
+          const RowKernels<S>& table = kernels<S>();
           double summed = 0;
-          kernels<T>().add_gradient[job.loss](job.problem, job.rows, job.theta, job.scratch,
-                                              &summed, crew);
+          table.add_gradient(table, job.loss, job.problem, job.rows, job.theta, job.scratch,
+                             &summed, crew);
           if (crew.rank == 0) job.summed = summed;
         },
         &job);
@@ -161,45 +203,47 @@ double add_gradient(const Data& data, const py::object& rows, const py::array& t
 template <class T>
 double finish_step(const Data& data, const py::array& total, int64_t count, int rule,
                    const Steps& steps, int64_t step, Parameters& parameters) {
-  const auto problem = data.view_as<T>();
+  const int64_t d = total.size() - 1;
   const Needs needs = needs_of(rule);
   const Update update = steps.view_as(step + 1, needs.constants);
-  auto state = parameters.view_as<T>(problem.d + 1, needs.slots);
-  const double* sum = view<double>(total, problem.d + 1, "total");
+  auto state = parameters.view_as<T>(d + 1, needs.slots);
+  const double* sum = view<double>(total, d + 1, "total");
   std::vector<T> tile;  // a batch of one tile is finished in T, as descend_batches does it
-  if (count <= tile_rows) tile.assign(sum, sum + problem.d + 1);
-  const double norm = kernels<T>().finish_step[rule](
-      problem, update, step, tile.empty() ? nullptr : tile.data(), sum, count, true, state);
-  parameters.averaged = state.averaged;
+  if (count <= tile_rows) tile.assign(sum, sum + d + 1);
+  const T* single = tile.empty() ? nullptr : tile.data();
+  const double norm = vectors<T>().norm(update, single, sum, count, state.theta, d);
+  const bool clipped = update.clip_norm > 0 && norm > update.clip_norm;
+  vectors<T>().finish[rule]({d, 0, d + 1, data.fit_intercept}, update, step, single, sum, count,
+                            clipped ? update.clip_norm / norm : 1.0, state);
+  parameters.averaged = state.averaged + (state.average ? 1 : 0);
   return norm;
 }
 
-template <class T>
+template <class S>
 std::pair<double, double> variance(const Data& data, const py::object& rows, const py::array& theta,
                                    py::array gradient) {
-  const auto problem = data.view_as<T>();
+  const auto problem = data.view_as<S>();
   const Rows order = rows_of(rows);
-  const T* parameters = view<T>(theta, problem.d + 1, "theta");
+  const auto* parameters = view<Scalar<S>>(theta, problem.d + 1, "theta");
   double* sum = target<double>(gradient, problem.d + 1, "gradient");
   double loss = 0, second;
   {
     py::gil_scoped_release release;
-    second = kernels<T>().variance[row_number(data.loss, portable::loss_count, "loss")](
+    second = kernels<S>().variance[row_number(data.loss, portable::loss_count, "loss")](
         problem, order, parameters, &loss, sum);
   }
   return {loss, second};
 }
 
-template <class T>
+template <class S>
 void margin(const py::array& X, const py::object& rows, const py::array& theta, py::array out) {
-  if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+  const S* matrix = view_rows<S>(X);
   const int64_t d = X.shape(1);
   const Rows order = rows_of(rows);
-  const T* matrix = view<T>(X, X.size(), "X");
-  const T* parameters = view<T>(theta, d + 1, "theta");
-  T* result = target<T>(out, order.count, "out");
+  const auto* parameters = view<Scalar<S>>(theta, d + 1, "theta");
+  auto* result = target<Scalar<S>>(out, order.count, "out");
   py::gil_scoped_release release;
-  kernels<T>().margin(matrix, d, order, parameters, result);
+  kernels<S>().margin(matrix, d, order, parameters, result);
 }
 
 template <class T>
@@ -228,7 +272,7 @@ void apply(int rule, std::vector<py::array> params, const std::vector<py::array>
   }
   py::gil_scoped_release release;
   for (const Piece& p : pieces)
-    kernels<T>().apply[rule](p.param, p.gradient, p.slot[0], p.slot[1], p.size, scalars, decay);
+    vectors<T>().apply[rule](p.param, p.gradient, p.slot[0], p.slot[1], p.size, scalars, decay);
 }
 
 template <class T>
@@ -238,17 +282,16 @@ void reduce(py::array dst, const std::vector<py::array>& sources, double scale) 
   std::vector<const T*> inputs;
   for (const py::array& source : sources) inputs.push_back(view<T>(source, size, "source"));
   py::gil_scoped_release release;
-  kernels<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
+  vectors<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
 }
 
-template <class T>
+template <class S>
 double sum_rows(const py::array& X, const py::object& rows, int64_t ahead) {
-  if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
+  const S* matrix = view_rows<S>(X);
   const Rows order = rows_of(rows);
-  const T* matrix = view<T>(X, X.size(), "X");
   const int64_t d = X.shape(1);
   py::gil_scoped_release release;
-  return double(kernels<T>().sum_rows(matrix, d, order, ahead));
+  return double(kernels<S>().sum_rows(matrix, d, order, ahead));
 }
 
 void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
@@ -258,11 +301,11 @@ void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
   if (py::isinstance<py::array_t<int32_t>>(out)) {
     int32_t* result = target<int32_t>(out, out.size(), "out");
     py::gil_scoped_release release;
-    return kernels<float>().permute_narrow(n, round_keys, start, stop, result);
+    return chosen->permute_narrow(n, round_keys, start, stop, result);
   }
   int64_t* result = target<int64_t>(out, out.size(), "out");
   py::gil_scoped_release release;
-  kernels<float>().permute_wide(n, round_keys, start, stop, result);
+  chosen->permute_wide(n, round_keys, start, stop, result);
 }
 
 // ---- Names ----
@@ -316,17 +359,21 @@ py::dict build_info() {
   return info;
 }
 
+template <class S>
+void add_row_verbs(py::module_& m, const std::string& suffix) {
+  m.def(("descend_samples_" + suffix).c_str(), descend_samples<S>);
+  m.def(("descend_batches_" + suffix).c_str(), descend_batches<S>);
+  m.def(("add_gradient_" + suffix).c_str(), add_gradient<S>);
+  m.def(("variance_" + suffix).c_str(), variance<S>);
+  m.def(("margin_" + suffix).c_str(), margin<S>);
+  m.def(("sum_rows_" + suffix).c_str(), sum_rows<S>);
+}
+
 template <class T>
-void add_verbs(py::module_& m, const std::string& suffix) {
-  m.def(("descend_samples_" + suffix).c_str(), descend_samples<T>);
-  m.def(("descend_batches_" + suffix).c_str(), descend_batches<T>);
-  m.def(("add_gradient_" + suffix).c_str(), add_gradient<T>);
+void add_vector_verbs(py::module_& m, const std::string& suffix) {
   m.def(("finish_step_" + suffix).c_str(), finish_step<T>);
-  m.def(("variance_" + suffix).c_str(), variance<T>);
-  m.def(("margin_" + suffix).c_str(), margin<T>);
   m.def(("apply_" + suffix).c_str(), apply<T>);
   m.def(("reduce_" + suffix).c_str(), reduce<T>);
-  m.def(("sum_rows_" + suffix).c_str(), sum_rows<T>);
 }
 
 }  // namespace
@@ -346,8 +393,12 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
       .def_readonly("averaged", &Parameters::averaged);
   py::class_<Steps>(m, "Steps").def(py::init<py::array, double, double, double>());
 
-  add_verbs<float>(m, "float32");
-  add_verbs<double>(m, "float64");
+  add_row_verbs<float>(m, "float32");
+  add_row_verbs<double>(m, "float64");
+  add_row_verbs<bfloat16>(m, "bfloat16");
+  add_row_verbs<float16>(m, "float16");
+  add_vector_verbs<float>(m, "float32");
+  add_vector_verbs<double>(m, "float64");
   add_output_verbs(m);
   m.def("permute", permute);
   add_ceilings(m);

@@ -15,7 +15,7 @@ void check_threads(int threads) {
 // came than were asked for: a ceiling of fewer cores would flatter every kernel.
 template <class T>
 double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::object& rows,
-                     int64_t ahead, int threads, const Kernels<T>& kernels) {
+                     int64_t ahead, int threads, const RowKernels<T>& kernels) {
   check_threads(threads);
   if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
   const Rows order = rows_of(rows);
@@ -23,7 +23,7 @@ double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::obje
     const T* X;
     int64_t d, ahead;
     Rows rows;
-    const Kernels<T>& kernels;
+    const RowKernels<T>& kernels;
     std::vector<double> sums;
     int size;
   } job{X.data(), int64_t(X.shape(1)), ahead, order, kernels, {}, 0};
@@ -53,12 +53,12 @@ double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::obje
 
 double sum_rows_float32(const py::array_t<float, py::array::c_style>& X, const py::object& rows,
                         int64_t ahead, int threads) {
-  return sum_rows_with<float>(X, rows, ahead, threads, *chosen->single);
+  return sum_rows_with<float>(X, rows, ahead, threads, chosen->single_rows);
 }
 
 double sum_rows_float64(const py::array_t<double, py::array::c_style>& X, const py::object& rows,
                         int64_t ahead, int threads) {
-  return sum_rows_with<double>(X, rows, ahead, threads, *chosen->wide);
+  return sum_rows_with<double>(X, rows, ahead, threads, chosen->wide_rows);
 }
 
 // Flops done: `rounds` of them on each of `threads` cores.

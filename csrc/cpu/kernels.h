@@ -5,6 +5,7 @@
 // library compiled with AVX-512 may be the one copy the linker keeps for every machine.
 #pragma once
 #include "../formulas.h"
+#include "pack.h"
 #include "problem.h"
 
 namespace schuss {
@@ -12,93 +13,237 @@ namespace SCHUSS_ISA {
 
 // ---- Shared primitives ----
 
+// Packs of a row that fill a cache line, and numbers of a row that do.
+template <class S>
+constexpr int line_packs =
+    64 / (lanes<Scalar<S>> * int(sizeof(S))) > 0 ? 64 / (lanes<Scalar<S>> * int(sizeof(S))) : 1;
+
 // x . w over d elements, in independent partial sums so that the additions overlap.
-template <class T>
-inline T dot(const T* __restrict x, const T* __restrict w, int64_t d) {
-  constexpr int lanes = 4 * 64 / int(sizeof(T));
-  T sum[lanes];
-  T tail = 0;
+template <class S, class T>
+inline T dot(const S* x, const T* w, int64_t d) {
+  constexpr int L = lanes<T>;
+  Pack<T> part[4] = {};
   int64_t j = 0;
-  if (d >= lanes) {
-    for (int k = 0; k < lanes; ++k) sum[k] = 0;
-    for (; j + lanes <= d; j += lanes)
-      for (int k = 0; k < lanes; ++k) sum[k] += x[j + k] * w[j + k];
-    for (int k = 0; k < lanes; ++k) tail += sum[k];
+  for (; j + 4 * L <= d; j += 4 * L)
+    for (int k = 0; k < 4; ++k)
+      part[k] = multiply_add(load(x + j + k * L), load(w + j + k * L), part[k]);
+  for (; j < d; j += L) {
+    const First<T> first(d - j);
+    part[0] = multiply_add(load(x + j, first), load(w + j, first), part[0]);
   }
-  for (; j < d; ++j) tail += x[j] * w[j];
-  return tail;
+  return sum((part[0] + part[1]) + (part[2] + part[3]));
 }
 
-// Rows ahead to prefetch: far enough to cover the memory's latency, at most 16 rows or 8 KiB.
-template <class T>
+// Rows ahead to prefetch: far enough to cover the memory's latency, near enough to stay in L1.
+template <class S>
 inline int64_t prefetch_distance(int64_t d) {
-  const int64_t rows = 8192 / (d * int64_t(sizeof(T)) + 1);
+  const int64_t rows = 4096 / (d * int64_t(sizeof(S)) + 1);
   return rows < 1 ? 1 : rows > 16 ? 16 : rows;
 }
 
-template <class T>
-inline void prefetch_row(const T* row, int64_t d) {
-  const char* byte = reinterpret_cast<const char*>(row);
-  for (int64_t k = 0; k < d * int64_t(sizeof(T)); k += 64) __builtin_prefetch(byte + k);
+// Inlined at once: g++ drops calls of a function that does nothing but prefetch.
+#define SCHUSS_INLINE inline __attribute__((always_inline))
+
+SCHUSS_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+template <class S>
+SCHUSS_INLINE void prefetch_row(const S* row, int64_t d) {
+  const uintptr_t end = uintptr_t(row + d);
+  for (uintptr_t p = uintptr_t(row) & ~uintptr_t(63); p < end; p += 64)
+    prefetch(reinterpret_cast<const void*>(p));
+}
+
+// The label and the weight of a row to come.
+template <class P>
+SCHUSS_INLINE void prefetch_label(const P& problem, int64_t i) {
+  prefetch(problem.y + i);
+  if (problem.weight) prefetch(problem.weight + i);
 }
 
 // Adds one sample's weighted loss to `total` and returns its weighted slope.
-template <class T, class Loss>
-inline T weigh(const Problem<T>& problem, const Loss& loss, int64_t i, T margin, double& total) {
+template <class P, class Loss, class T>
+inline T weigh(const P& problem, const Loss& loss, int64_t i, T margin, double& total) {
   const T weight = problem.weight ? problem.weight[i] : T(1);
   total += double(weight * loss.value(margin, problem.y[i]));
   return weight * loss.slope(margin, problem.y[i]);
 }
 
-// One iterate into the running mean, in float64: the mean of many float32 iterates stalls.
+// Columns low <= j < high of the `averaged`-th iterate into the running mean, in float64: the mean
+// of many float32 iterates stalls.
 template <class T>
-inline void add_to_average(State<T>& state, int64_t d) {
-  const double part = 1.0 / double(++state.averaged);
-  for (int64_t j = 0; j <= d; ++j)
-    state.average[j] += (double(state.theta[j]) - state.average[j]) * part;
+inline void add_to_average(double* average, const T* theta, int64_t averaged, int64_t low,
+                           int64_t high) {
+  const double part = 1.0 / double(averaged);
+  for (int64_t j = low; j < high; ++j) average[j] += (double(theta[j]) - average[j]) * part;
 }
 
 // ---- Per-sample descent: one plain sgd step for every row ----
-// Reads x once from memory and once from L1; 4d flops. Bound by the chain of one sample when d is
-// small (dot, slope, update, dot ...), by memory when it is large.
+//
+// The update by one row and the margin of the next go over the weights together: w is read and
+// written once per row, each row read once from memory and once from L1; 5d flops. Bound by the
+// chain margin, slope, w, margin when d is small, by memory when it is large.
 
-template <class T, class Loss>
-Outcome descend_samples(const Problem<T>& problem, const Rows& rows, const Update& update,
-                        State<T>& state) {
-  const Loss loss(problem.loss_parameters);
-  const int64_t d = problem.d, ahead = prefetch_distance<T>(d);
-  T* __restrict w = state.theta;
-  T b = w[d];
-  double total = 0, norm = 0;
-  for (int64_t s = 0; s < rows.count; ++s) {
-    const int64_t i = rows[s];
-    const T* __restrict x = problem.X + i * d;
-    if (s + ahead < rows.sight) prefetch_row(problem.X + rows[s + ahead] * d, d);
+// The update that a row has caused and the weights have not seen yet.
+template <class T>
+struct Pending {
+  T keep = 1, step = 0, amount = 0;  // w <- soften(keep * w - step * x, amount)
+};
 
-    const T slope = weigh(problem, loss, i, dot(x, w, d) + b, total);
-    if (s + 1 == rows.count) {
-      for (int64_t j = 0; j < d; ++j) {
-        const double g = double(slope * x[j]) + update.l2 * double(w[j]);
-        norm += g * g;
-      }
-      if (problem.fit_intercept) norm += double(slope) * double(slope);
-    }
+template <class T>
+inline Pack<T> advance_pack(Pack<T> w, Pack<T> x, Pack<T> keep, Pack<T> minus_step) {
+  return multiply_add(minus_step, x, keep * w);
+}
 
-    const double rate = update.constants[s * update.stride];
-    const T lr = T(rate), keep = T(1 - rate * update.l2), step = lr * slope;
-    for (int64_t j = 0; j < d; ++j) w[j] = keep * w[j] - step * x[j];
-    if (update.l1 > 0) {
-      const T amount = T(rate * update.l1);
-      for (int64_t j = 0; j < d; ++j) w[j] = shrink_towards_zero(w[j], amount);
-    }
-    if (problem.fit_intercept) b -= step;
-    if (state.average) {
-      w[d] = b;
-      add_to_average(state, d);
+// Rows of at most N packs: w and the row stay in registers.
+template <class S, int N>
+struct ShortRows {
+  using T = Scalar<S>;
+  static constexpr int L = lanes<T>;
+  int64_t d;
+  T* theta;
+  Pack<T> w[N], x[N];
+
+  First<T> part(int k) const { return First<T>(d - k * L); }
+
+  // At least half of the packs are full.
+  Pack<T> fetch(const S* row, int k) const {
+    return 2 * (k + 1) <= N ? load(row + k * L) : load(row + k * L, part(k));
+  }
+
+  ShortRows(int64_t width, T* parameters, T*, const S*) : d(width), theta(parameters) {
+    for (int k = 0; k < N; ++k) {
+      w[k] = load(theta + k * L, part(k));
+      x[k] = Pack<T>{};
     }
   }
-  w[d] = b;
+
+  T advance(const S* next, const S* upcoming, const Pending<T>& p) {
+    prefetch_row(upcoming, d);
+    const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
+    Pack<T> sums{};
+    for (int k = 0; k < N; ++k) {
+      const Pack<T> row = fetch(next, k);
+      w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
+      sums = multiply_add(w[k], row, sums);
+      x[k] = row;
+    }
+    return sum(sums);
+  }
+
+  void settle(const Pending<T>& p) {
+    const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
+    T lane[N * L];
+    for (int k = 0; k < N; ++k) {
+      w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
+      store(lane + k * L, w[k]);
+    }
+    for (int64_t j = 0; j < d; ++j) theta[j] = lane[j];
+  }
+};
+
+// Rows of any length; w lies in padded memory of its own. Soft: with an L1 penalty.
+template <class S, bool Soft>
+struct LongRows {
+  using T = Scalar<S>;
+  static constexpr int L = lanes<T>;
+  int64_t d;
+  T* theta;
+  T* w;
+  const S* x;
+
+  LongRows(int64_t width, T* parameters, T* memory, const S* row)
+      : d(width), theta(parameters), w(memory), x(row) {
+    for (int64_t j = 0; j < padded(d); ++j) w[j] = j < d ? theta[j] : T(0);
+  }
+
+  template <class Load>
+  void one_pack(int64_t j, Load row_at, const S* next, const Pack<T>* p, Pack<T>& sums) {
+    Pack<T> v = advance_pack<T>(load(w + j), row_at(x + j), p[0], p[1]);
+    if (Soft) v = shrink_towards_zero(v, p[2]);
+    store(w + j, v);
+    sums = multiply_add(v, row_at(next + j), sums);
+  }
+
+  T advance(const S* next, const S* upcoming, const Pending<T>& pending) {
+    const Pack<T> p[3] = {all(pending.keep), all(-pending.step), all(pending.amount)};
+    const auto whole = [](const S* row) { return load(row); };
+    Pack<T> sums[4] = {};
+    int64_t j = 0;
+    for (; j + 4 * L <= d; j += 4 * L) {
+      for (int k = 0; k < 4; ++k) {
+        if (k % line_packs<S> == 0) prefetch(upcoming + j + k * L);
+        one_pack(j + k * L, whole, next, p, sums[k]);
+      }
+    }
+    prefetch_row(upcoming + j, d - j);
+    for (; j + L <= d; j += L) one_pack(j, whole, next, p, sums[0]);
+    if (j < d) {
+      const First<T> first(d - j);
+      one_pack(j, [first](const S* row) { return load(row, first); }, next, p, sums[1]);
+    }
+    x = next;
+    return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+
+  void settle(const Pending<T>& pending) {
+    advance(x, x, pending);
+    for (int64_t j = 0; j < d; ++j) theta[j] = w[j];
+  }
+};
+
+template <class S, class Loss, class RowsInHand, class T = Scalar<S>>
+Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, State<T>& state,
+             Scratch<T>& scratch) {
+  const Loss loss(problem.loss_parameters);
+  const int64_t d = problem.d, ahead = prefetch_distance<S>(d);
+  if (rows.count == 0) return {0, 0};
+  RowsInHand hand(d, state.theta, scratch.weights, problem.X + rows[0] * d);
+  Pending<T> pending;
+  T b = state.theta[d], slope = 0;
+  double total = 0, norm = 0;
+  const S* x = nullptr;
+  for (int64_t s = 0; s < rows.count; ++s) {
+    const int64_t i = rows[s], k = s + ahead < rows.sight ? rows[s + ahead] : i;
+    x = problem.X + i * d;
+    prefetch_label(problem, k);
+    slope = weigh(problem, loss, i, hand.advance(x, problem.X + k * d, pending) + b, total);
+    const double rate = update.constants[s * update.stride];
+    pending = {T(1 - rate * update.l2), T(rate) * slope, T(rate * update.l1)};
+    if (problem.fit_intercept) b -= pending.step;
+    if (state.average && s + 1 < rows.count) {
+      hand.settle(pending);
+      pending = {};
+      state.theta[d] = b;
+      add_to_average(state.average, state.theta, ++state.averaged, 0, d + 1);
+    }
+  }
+  hand.settle({});  // the weights that the last gradient was taken at
+  for (int64_t j = 0; j < d; ++j) {
+    const double g = double(slope * value(x[j])) + update.l2 * double(state.theta[j]);
+    norm += g * g;
+  }
+  if (problem.fit_intercept) norm += double(slope) * double(slope);
+  hand.settle(pending);
+  state.theta[d] = b;
+  if (state.average) add_to_average(state.average, state.theta, ++state.averaged, 0, d + 1);
   return {total, square_root(norm)};
+}
+
+template <class S, class Loss, class T = Scalar<S>>
+Outcome descend_samples(const Problem<S>& problem, const Rows& rows, const Update& update,
+                        State<T>& state, Scratch<T>& scratch) {
+  if (update.l1 > 0) return walk<S, Loss, LongRows<S, true>>(problem, rows, update, state, scratch);
+  // 16-bit rows are worth their trouble where they are long.
+  if constexpr (sizeof(S) == sizeof(T)) {
+    const int64_t packs = (problem.d + lanes<T> - 1) / lanes<T>;
+    if (packs <= most_packs && !state.average) {
+      if (packs == 1) return walk<S, Loss, ShortRows<S, 1>>(problem, rows, update, state, scratch);
+      if (packs == 2) return walk<S, Loss, ShortRows<S, 2>>(problem, rows, update, state, scratch);
+      if (packs <= 4) return walk<S, Loss, ShortRows<S, 4>>(problem, rows, update, state, scratch);
+      return walk<S, Loss, ShortRows<S, most_packs>>(problem, rows, update, state, scratch);
+    }
+  }
+  return walk<S, Loss, LongRows<S, false>>(problem, rows, update, state, scratch);
 }
 
 // ---- Gradient of a tile ----
@@ -106,93 +251,240 @@ Outcome descend_samples(const Problem<T>& problem, const Rows& rows, const Updat
 // Four rows at a time: their margins, their slopes, then one pass over the gradient while the rows
 // are in L1. Each row is read from memory once; 4d flops per row.
 
-template <class T, class Loss>
-double tile_gradient(const Problem<T>& problem, const Loss& loss, const Rows& rows, int64_t begin,
-                     int64_t end, const T* __restrict w, T* __restrict gradient) {
-  const int64_t d = problem.d, ahead = prefetch_distance<T>(d);
+// Margins of R rows without the intercept; the lines of R rows to come are asked for on the way.
+template <class S, int R, class T>
+inline void margins(const S* const* x, const S* const* upcoming, const T* w, int64_t d, T* margin) {
+  constexpr int L = lanes<T>, U = line_packs<S>;
+  Pack<T> sums[R] = {};
+  int64_t j = 0;
+  for (; j + U * L <= d; j += U * L) {
+    for (int r = 0; r < R; ++r) prefetch(upcoming[r] + j);
+    for (int u = 0; u < U; ++u) {
+      const Pack<T> v = load(w + j + u * L);
+      for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + j + u * L), v, sums[r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) prefetch_row(upcoming[r] + j, d - j);
+  for (; j < d; j += L) {
+    const First<T> first(d - j);
+    const Pack<T> v = load(w + j, first);
+    for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + j, first), v, sums[r]);
+  }
+  if (R == 4)
+    sum_four(sums, margin);
+  else
+    for (int r = 0; r < R; ++r) margin[r] = sum(sums[r]);
+}
+
+// gradient += slope[0] x[0] + ... over R rows; gradient is padded.
+template <class S, int R, class T>
+inline void accumulate(const S* const* x, const T* slope, int64_t d, T* gradient) {
+  constexpr int L = lanes<T>;
+  Pack<T> factor[R];
+  for (int r = 0; r < R; ++r) factor[r] = all(slope[r]);
+  int64_t j = 0;
+  for (; j + L <= d; j += L) {
+    Pack<T> g = load(gradient + j);
+    for (int r = 0; r < R; ++r) g = multiply_add(factor[r], load(x[r] + j), g);
+    store(gradient + j, g);
+  }
+  if (j < d) {
+    const First<T> first(d - j);
+    Pack<T> g = load(gradient + j);
+    for (int r = 0; r < R; ++r) g = multiply_add(factor[r], load(x[r] + j, first), g);
+    store(gradient + j, g);
+  }
+}
+
+// Weights and gradient of rows of any length lie in memory.
+template <class S>
+struct LongTile {
+  using T = Scalar<S>;
+  int64_t d;
+  const T* w;
+  T* gradient;
+
+  LongTile(int64_t width, const T* theta, T* sums) : d(width), w(theta), gradient(sums) {
+    for (int64_t j = 0; j < padded(d); ++j) gradient[j] = 0;
+  }
+
+  template <int R, class Slopes>
+  void add(const S* const* x, const S* const* upcoming, Slopes slopes_at) {
+    T margin[R], slope[R];
+    margins<S, R>(x, upcoming, w, d, margin);
+    slopes_at(margin, slope);
+    accumulate<S, R>(x, slope, d, gradient);
+  }
+
+  void finish() {}
+};
+
+// Those of rows of at most N packs stay in registers.
+template <class S, int N>
+struct ShortTile {
+  using T = Scalar<S>;
+  static constexpr int L = lanes<T>;
+  int64_t d;
+  T* gradient;
+  Pack<T> w[N], sums[N];
+
+  First<T> part(int k) const { return First<T>(d - k * L); }
+  Pack<T> fetch(const S* row, int k) const {
+    return 2 * (k + 1) <= N ? load(row + k * L) : load(row + k * L, part(k));
+  }
+
+  ShortTile(int64_t width, const T* theta, T* target) : d(width), gradient(target) {
+    for (int k = 0; k < N; ++k) {
+      w[k] = load(theta + k * L, part(k));
+      sums[k] = Pack<T>{};
+    }
+  }
+
+  template <int R, class Slopes>
+  void add(const S* const* x, const S* const* upcoming, Slopes slopes_at) {
+    Pack<T> dots[R] = {};
+    for (int r = 0; r < R; ++r) {
+      prefetch_row(upcoming[r], d);
+      for (int k = 0; k < N; ++k) dots[r] = multiply_add(fetch(x[r], k), w[k], dots[r]);
+    }
+    T margin[R], slope[R];
+    if (R == 4)
+      sum_four(dots, margin);
+    else
+      for (int r = 0; r < R; ++r) margin[r] = sum(dots[r]);
+    slopes_at(margin, slope);
+    for (int r = 0; r < R; ++r)
+      for (int k = 0; k < N; ++k) sums[k] = multiply_add(all(slope[r]), fetch(x[r], k), sums[k]);
+  }
+
+  void finish() {
+    for (int k = 0; k < N; ++k) store(gradient + k * L, sums[k]);
+  }
+};
+
+template <int R>
+struct Group {
+  static constexpr int rows = R;
+};
+
+template <class S, class Loss, class Tile, class T = Scalar<S>>
+double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int64_t end,
+                const T* theta, T* gradient) {
+  const Loss loss(problem.loss_parameters);
+  const int64_t d = problem.d, ahead = larger(prefetch_distance<S>(d), int64_t(4));
+  const T b = theta[d];
+  Tile tile(d, theta, gradient);
   double total = 0;
   T bias = 0;
-  for (int64_t j = 0; j <= d; ++j) gradient[j] = 0;
   int64_t s = begin;
-  for (; s + 4 <= end; s += 4) {
-    const T* x[4];
-    T slope[4];
-    for (int k = 0; k < 4; ++k) {
-      x[k] = problem.X + rows[s + k] * d;
-      if (s + k + ahead < rows.sight) prefetch_row(problem.X + rows[s + k + ahead] * d, d);
+  const auto group = [&](auto size) {
+    constexpr int R = decltype(size)::rows;
+    const S *x[R], *upcoming[R];
+    int64_t row[R];
+    for (int r = 0; r < R; ++r) {
+      row[r] = rows[s + r];
+      const int64_t k = s + r + ahead < rows.sight ? rows[s + r + ahead] : row[r];
+      prefetch_label(problem, k);
+      x[r] = problem.X + row[r] * d;
+      upcoming[r] = problem.X + k * d;
     }
-    const T* __restrict x0 = x[0], * __restrict x1 = x[1], * __restrict x2 = x[2], * __restrict x3 = x[3];
-    T m0 = 0, m1 = 0, m2 = 0, m3 = 0;
-    for (int64_t j = 0; j < d; ++j) {
-      m0 += x0[j] * w[j];
-      m1 += x1[j] * w[j];
-      m2 += x2[j] * w[j];
-      m3 += x3[j] * w[j];
-    }
-    const T margin[4] = {m0 + w[d], m1 + w[d], m2 + w[d], m3 + w[d]};
-    for (int k = 0; k < 4; ++k) {
-      slope[k] = weigh(problem, loss, rows[s + k], margin[k], total);
-      bias += slope[k];
-    }
-    const T s0 = slope[0], s1 = slope[1], s2 = slope[2], s3 = slope[3];
-    for (int64_t j = 0; j < d; ++j)
-      gradient[j] += (s0 * x0[j] + s1 * x1[j]) + (s2 * x2[j] + s3 * x3[j]);
-  }
-  for (; s < end; ++s) {
-    const int64_t i = rows[s];
-    const T* __restrict x = problem.X + i * d;
-    const T slope = weigh(problem, loss, i, dot(x, w, d) + w[d], total);
-    bias += slope;
-    for (int64_t j = 0; j < d; ++j) gradient[j] += slope * x[j];
-  }
+    tile.template add<R>(x, upcoming, [&](const T* margin, T* slope) {
+      for (int r = 0; r < R; ++r) {
+        slope[r] = weigh(problem, loss, row[r], margin[r] + b, total);
+        bias += slope[r];
+      }
+    });
+    s += R;
+  };
+  while (s + 4 <= end) group(Group<4>{});
+  while (s < end) group(Group<1>{});
+  tile.finish();
   gradient[d] = problem.fit_intercept ? bias : T(0);
   return total;
 }
 
-// Adds the summed gradient of the rows to scratch.total and their summed loss to *loss. Tiles go
-// round the crew; the columns of their partial sums are then combined in ascending tile order, so
-// the bits do not depend on the crew's size.
-template <class T, class Loss>
-void add_gradient(const Problem<T>& problem, const Rows& rows, const T* theta, Scratch<T>& scratch,
-                  double* loss, Crew crew) {
-  const Loss formula(problem.loss_parameters);
-  const int64_t width = problem.d + 1, tiles = (rows.count + tile_rows - 1) / tile_rows;
+template <class S, class Loss, class T = Scalar<S>>
+double tile_gradient(const Problem<S>& problem, const Rows& rows, int64_t begin, int64_t end,
+                     const T* theta, T* gradient) {
+  if constexpr (sizeof(S) == sizeof(T)) {
+    const int64_t packs = (problem.d + lanes<T> - 1) / lanes<T>;
+    if (packs == 1)
+      return sum_tile<S, Loss, ShortTile<S, 1>>(problem, rows, begin, end, theta, gradient);
+    if (packs == 2)
+      return sum_tile<S, Loss, ShortTile<S, 2>>(problem, rows, begin, end, theta, gradient);
+    if (packs <= 4)
+      return sum_tile<S, Loss, ShortTile<S, 4>>(problem, rows, begin, end, theta, gradient);
+  }
+  return sum_tile<S, Loss, LongTile<S>>(problem, rows, begin, end, theta, gradient);
+}
+
+// Sums the tiles of one wave, each member a run of them. Their losses are added by rank 0.
+template <class S, class T>
+inline void sum_wave(const RowKernels<S>& kernels, int loss, const Problem<S>& problem,
+                     const Rows& rows, int64_t first, int64_t count, const T* theta,
+                     Scratch<T>& scratch, double* summed, Crew crew) {
+  const int64_t last = count * (crew.rank + 1) / crew.size;
+  for (int64_t t = count * crew.rank / crew.size; t < last; ++t) {
+    const int64_t begin = (first + t) * tile_rows, end = smaller(begin + tile_rows, rows.count);
+    scratch.loss[t] = kernels.tile_gradient[loss](problem, rows, begin, end, theta,
+                                                  scratch.partial + t * padded(problem.d));
+  }
+  crew.wait();
+  if (crew.rank == 0)
+    for (int64_t t = 0; t < count; ++t) *summed += scratch.loss[t];
+}
+
+// Adds the wave's partial sums to the columns low <= j < high of the total, in ascending order of
+// the tiles, so that the bits do not depend on the crew's size.
+template <class T>
+inline void combine_wave(Scratch<T>& scratch, int64_t d, int64_t count, int64_t low, int64_t high) {
+  for (int64_t t = 0; t < count; ++t) {
+    const T* __restrict part = scratch.partial + t * padded(d);
+    double* __restrict total = scratch.total;
+    for (int64_t j = low; j < high; ++j) total[j] += double(part[j]);
+  }
+}
+
+// The crew member's share of the d + 1 columns, cut at cache lines.
+inline void share(int64_t d, Crew crew, int64_t& low, int64_t& high) {
+  const int64_t lines = (d + 16) / 16;
+  low = lines * crew.rank / crew.size * 16;
+  high = smaller(lines * (crew.rank + 1) / crew.size * 16, d + 1);
+}
+
+// Adds the summed gradient of the rows to scratch.total and their summed loss to *summed.
+template <class S, class T = Scalar<S>>
+void add_gradient(const RowKernels<S>& kernels, int loss, const Problem<S>& problem,
+                  const Rows& rows, const T* theta, Scratch<T>& scratch, double* summed,
+                  Crew crew) {
+  const int64_t tiles = (rows.count + tile_rows - 1) / tile_rows;
+  int64_t low, high;
+  share(problem.d, crew, low, high);
   for (int64_t first = 0; first < tiles; first += wave_tiles) {
     const int64_t count = smaller(wave_tiles, tiles - first);
-    for (int64_t t = crew.rank; t < count; t += crew.size) {
-      const int64_t begin = (first + t) * tile_rows, end = smaller(begin + tile_rows, rows.count);
-      scratch.loss[t] =
-          tile_gradient(problem, formula, rows, begin, end, theta, scratch.partial + t * width);
-    }
-    crew.wait();
-    const int64_t low = width * crew.rank / crew.size, high = width * (crew.rank + 1) / crew.size;
-    for (int64_t t = 0; t < count; ++t) {
-      const T* __restrict part = scratch.partial + t * width;
-      double* __restrict total = scratch.total;
-      for (int64_t j = low; j < high; ++j) total[j] += double(part[j]);
-    }
-    if (crew.rank == 0)
-      for (int64_t t = 0; t < count; ++t) *loss += scratch.loss[t];
+    sum_wave(kernels, loss, problem, rows, first, count, theta, scratch, summed, crew);
+    combine_wave(scratch, problem.d, count, low, high);
     crew.wait();
   }
 }
 
 // Summed loss and gradient as add_gradient has them, and the summed squared norm of the samples'
 // gradients: weight^2 slope^2 (|x|^2 + 1), one multiply per element more.
-template <class T, class Loss>
-double variance(const Problem<T>& problem, const Rows& rows, const T* theta, double* loss,
+template <class S, class Loss, class T = Scalar<S>>
+double variance(const Problem<S>& problem, const Rows& rows, const T* theta, double* loss,
                 double* gradient) {
   const Loss formula(problem.loss_parameters);
   const int64_t d = problem.d;
   double second = 0;
   for (int64_t s = 0; s < rows.count; ++s) {
     const int64_t i = rows[s];
-    const T* __restrict x = problem.X + i * d;
+    const S* __restrict x = problem.X + i * d;
     const double slope = double(weigh(problem, formula, i, dot(x, theta, d) + theta[d], *loss));
     double norm = problem.fit_intercept ? 1 : 0;
     for (int64_t j = 0; j < d; ++j) {
-      norm += double(x[j]) * double(x[j]);
-      gradient[j] += slope * double(x[j]);
+      const double element = double(value(x[j]));
+      norm += element * element;
+      gradient[j] += slope * element;
     }
     if (problem.fit_intercept) gradient[d] += slope;
     second += slope * slope * norm;
@@ -212,80 +504,103 @@ struct Undecayed {
   }
 };
 
-// Turns a summed gradient over `count` rows into one update: mean, L2, clipping, rule, L1, average.
-// Returns the norm of the gradient before clipping where asked for or needed, else 0.
+// Columns of one update from a summed gradient over `count` rows: mean, L2, rule, L1, average.
 template <class T, class Rule, class G>
-double finish(const Problem<T>& problem, const Update& update, int64_t step,
-              const G* __restrict gradient, int64_t count, bool want_norm, State<T>& state) {
-  const int64_t d = problem.d;
+void finish_columns(const Columns& columns, const Update& update, int64_t step,
+                    const G* __restrict gradient, int64_t count, double factor, State<T>& state) {
+  const int64_t d = columns.d, low = columns.low, high = smaller(columns.high, d);
   const double* constants = update.constants + step * update.stride;
-  const double mean = 1.0 / double(count);
-  T* __restrict w = state.theta;
-  double norm = 0, factor = 1;
-  if (want_norm || update.clip_norm > 0) {
-    for (int64_t j = 0; j <= d; ++j) {
-      const double g = double(gradient[j]) * mean + (j < d ? update.l2 * double(w[j]) : 0);
-      norm += g * g;
-    }
-    norm = square_root(norm);
-    if (update.clip_norm > 0 && norm > update.clip_norm) factor = update.clip_norm / norm;
-  }
   const Rule rule(constants);
-  const G scale = G(mean * factor);
+  const G scale = G(factor / double(count));
   const T l2 = T(update.l2 * factor);
   T none = 0;
+  T* __restrict w = state.theta;
   T* __restrict a = state.slot[0], * __restrict v = state.slot[1];
-  for (int64_t j = 0; j < d; ++j) {
+  for (int64_t j = low; j < high; ++j) {
     const T g = T(gradient[j] * scale) + l2 * w[j];
     rule.update(w[j], g, Rule::slots > 0 ? a[j] : none, Rule::slots > 1 ? v[j] : none);
   }
   if (update.l1 > 0) {
     const T amount = T(constants[0] * update.l1);
-    for (int64_t j = 0; j < d; ++j) w[j] = shrink_towards_zero(w[j], amount);
+    for (int64_t j = low; j < high; ++j) w[j] = shrink_towards_zero(w[j], amount);
   }
-  if (problem.fit_intercept) {
+  if (columns.fit_intercept && columns.high > d) {
     const Undecayed<Rule> undecayed(constants);
     const Rule plain(undecayed.constants);
     plain.update(w[d], T(gradient[d] * scale), Rule::slots > 0 ? a[d] : none,
                  Rule::slots > 1 ? v[d] : none);
   }
-  if (state.average) add_to_average(state, d);
-  return norm;
+  if (state.average)
+    add_to_average(state.average, state.theta, state.averaged + 1, low, columns.high);
 }
 
-// A tile's own sum where the batch is one tile (gradient), the combined one otherwise (total).
 template <class T, class Rule>
-double finish_step(const Problem<T>& problem, const Update& update, int64_t step, const T* gradient,
-                   const double* total, int64_t count, bool want_norm, State<T>& state) {
-  return gradient ? finish<T, Rule>(problem, update, step, gradient, count, want_norm, state)
-                  : finish<T, Rule>(problem, update, step, total, count, want_norm, state);
+void finish(const Columns& columns, const Update& update, int64_t step, const T* tile,
+            const double* total, int64_t count, double factor, State<T>& state) {
+  if (tile)
+    finish_columns<T, Rule>(columns, update, step, tile, count, factor, state);
+  else
+    finish_columns<T, Rule>(columns, update, step, total, count, factor, state);
 }
 
-// Every member of the crew runs the same steps; rank 0 alone updates the parameters.
+template <class T, class G>
+inline double mean_norm(const Update& update, const G* __restrict gradient, int64_t count,
+                        const T* __restrict w, int64_t d) {
+  const double mean = 1.0 / double(count), intercept = double(gradient[d]) * mean;
+  double norm = intercept * intercept;
+  for (int64_t j = 0; j < d; ++j) {
+    const double g = double(gradient[j]) * mean + update.l2 * double(w[j]);
+    norm += g * g;
+  }
+  return square_root(norm);
+}
+
 template <class T>
-Outcome descend_batches(const Kernels<T>& kernels, int loss, int rule, const Problem<T>& problem,
-                        const Rows& rows, int64_t batch_size, const Update& update, State<T>& state,
-                        Scratch<T>& scratch, Crew crew) {
-  const int64_t width = problem.d + 1;
+double step_norm(const Update& update, const T* tile, const double* total, int64_t count,
+                 const T* theta, int64_t d) {
+  return tile ? mean_norm(update, tile, count, theta, d)
+              : mean_norm(update, total, count, theta, d);
+}
+
+// Every member of the crew runs the same steps, sums its tiles and updates its columns.
+template <class S, class T = Scalar<S>>
+Outcome descend_batches(const RowKernels<S>& kernels, const VectorKernels<T>& vectors, int loss,
+                        int rule, const Problem<S>& problem, const Rows& rows, int64_t batch_size,
+                        const Update& update, State<T>& shared, Scratch<T>& scratch, Crew crew) {
+  const int64_t d = problem.d;
+  State<T> state = shared;  // the count of averaged iterates is each member's own
+  Columns columns{d, 0, 0, problem.fit_intercept};
+  share(d, crew, columns.low, columns.high);
   Outcome outcome{0, 0};
   double summed = 0;
   for (int64_t begin = 0, step = 0; begin < rows.count; begin += batch_size, ++step) {
     const int64_t count = smaller(batch_size, rows.count - begin);
-    const bool last = begin + count == rows.count;
     const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
                      rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
-                     rows.count - begin};
-    if (crew.rank == 0)
-      for (int64_t j = 0; j < width; ++j) scratch.total[j] = 0;
-    crew.wait();
-    kernels.add_gradient[loss](problem, batch, state.theta, scratch, &summed, crew);
-    if (crew.rank == 0) {
-      const T* single = count <= tile_rows ? scratch.partial : nullptr;
-      outcome.gradient_norm = kernels.finish_step[rule](problem, update, step, single,
-                                                        scratch.total, count, last, state);
+                     rows.sight - begin};
+    const int64_t tiles = (count + tile_rows - 1) / tile_rows;
+    const T* tile = tiles == 1 ? scratch.partial : nullptr;
+    if (!tile)
+      for (int64_t j = columns.low; j < columns.high; ++j) scratch.total[j] = 0;
+    for (int64_t first = 0; first < tiles; first += wave_tiles) {
+      const int64_t wave = smaller(wave_tiles, tiles - first);
+      sum_wave(kernels, loss, problem, batch, first, wave, state.theta, scratch, &summed, crew);
+      if (!tile) combine_wave(scratch, d, wave, columns.low, columns.high);
+      if (first + wave < tiles) crew.wait();
     }
+    double factor = 1;
+    if (update.clip_norm > 0 || begin + count == rows.count) {
+      crew.wait();
+      const double norm = vectors.norm(update, tile, scratch.total, count, state.theta, d);
+      if (update.clip_norm > 0 && norm > update.clip_norm) factor = update.clip_norm / norm;
+      outcome.gradient_norm = norm;
+      crew.wait();
+    }
+    vectors.finish[rule](columns, update, step, tile, scratch.total, count, factor, state);
+    if (state.average) ++state.averaged;
     crew.wait();
   }
+  if (crew.rank == 0) shared.averaged = state.averaged;
   outcome.loss = summed;
   return outcome;
 }
@@ -304,8 +619,8 @@ void apply(T* __restrict param, const T* __restrict gradient, T* __restrict slot
                 Rule::slots > 1 ? slot1[j] : none);
 }
 
-template <class T>
-void margin(const T* X, int64_t d, const Rows& rows, const T* theta, T* out) {
+template <class S, class T = Scalar<S>>
+void margin(const S* X, int64_t d, const Rows& rows, const T* theta, T* out) {
   for (int64_t s = 0; s < rows.count; ++s) out[s] = dot(X + rows[s] * d, theta, d) + theta[d];
 }
 
@@ -367,72 +682,92 @@ void permute(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, I* o
 //
 // Reads the rows and does nothing with them but add: what any kernel is measured against.
 
-template <class T>
-T sum_rows(const T* X, int64_t d, const Rows& rows, int64_t ahead) {
-  constexpr int lanes = 4 * 64 / int(sizeof(T));
-  T sum[lanes], tail = 0;
-  for (int k = 0; k < lanes; ++k) sum[k] = 0;
+template <class S, class T = Scalar<S>>
+T sum_rows(const S* X, int64_t d, const Rows& rows, int64_t ahead) {
+  constexpr int L = lanes<T>;
+  Pack<T> sums[4] = {};
   for (int64_t s = 0; s < rows.count; ++s) {
-    const T* __restrict x = X + rows[s] * d;
+    const S* x = X + rows[s] * d;
     if (s + ahead < rows.count) prefetch_row(X + rows[s + ahead] * d, d);
     int64_t j = 0;
-    for (; j + lanes <= d; j += lanes)
-      for (int k = 0; k < lanes; ++k) sum[k] += x[j + k];
-    for (; j < d; ++j) tail += x[j];
+    for (; j + 4 * L <= d; j += 4 * L)
+      for (int k = 0; k < 4; ++k) sums[k] += load(x + j + k * L);
+    for (; j + L <= d; j += L) sums[0] += load(x + j);
+    if (j < d) sums[1] += load(x + j, First<T>(d - j));
   }
-  for (int k = 0; k < lanes; ++k) tail += sum[k];
-  return tail;
+  return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// ---- The table ----
+// ---- The tables ----
+//
+// Evaluated by the compiler: nothing of an instruction set may run before it is chosen.
 
-template <class T, int Row>
+template <class S, int Row>
 struct AddLosses {
-  static constexpr void to(Kernels<T>& table) {
-    using Loss = typename loss_row<T, Row - 1>::type;
-    table.descend_samples[Row - 1] = descend_samples<T, Loss>;
-    table.add_gradient[Row - 1] = add_gradient<T, Loss>;
-    table.variance[Row - 1] = variance<T, Loss>;
-    AddLosses<T, Row - 1>::to(table);
+  static constexpr void to(RowKernels<S>& table) {
+    using Loss = typename loss_row<Scalar<S>, Row - 1>::type;
+    table.descend_samples[Row - 1] = descend_samples<S, Loss>;
+    table.tile_gradient[Row - 1] = tile_gradient<S, Loss>;
+    table.variance[Row - 1] = variance<S, Loss>;
+    AddLosses<S, Row - 1>::to(table);
   }
 };
-template <class T>
-struct AddLosses<T, 0> {
-  static constexpr void to(Kernels<T>&) {}
+template <class S>
+struct AddLosses<S, 0> {
+  static constexpr void to(RowKernels<S>&) {}
 };
 
 template <class T, int Row>
 struct AddRules {
-  static constexpr void to(Kernels<T>& table) {
+  static constexpr void to(VectorKernels<T>& table) {
     using Rule = typename rule_row<T, Row - 1>::type;
-    table.finish_step[Row - 1] = finish_step<T, Rule>;
+    table.finish[Row - 1] = finish<T, Rule>;
     table.apply[Row - 1] = apply<T, Rule>;
     AddRules<T, Row - 1>::to(table);
   }
 };
 template <class T>
 struct AddRules<T, 0> {
-  static constexpr void to(Kernels<T>&) {}
+  static constexpr void to(VectorKernels<T>&) {}
 };
 
-// Evaluated by the compiler: nothing of an instruction set may run before it is chosen.
-template <class T>
-constexpr Kernels<T> make_table() {
-  static_assert(loss_count <= Kernels<T>::most && rule_count <= Kernels<T>::most, "raise most");
-  Kernels<T> table{};
-  AddLosses<T, loss_count>::to(table);
-  AddRules<T, rule_count>::to(table);
-  table.descend_batches = descend_batches<T>;
-  table.margin = margin<T>;
-  table.reduce = reduce<T>;
-  table.permute_narrow = permute<int32_t>;
-  table.permute_wide = permute<int64_t>;
-  table.sum_rows = sum_rows<T>;
+template <class S>
+constexpr RowKernels<S> over_rows() {
+  static_assert(loss_count <= RowKernels<S>::most, "raise most");
+  RowKernels<S> table{};
+  AddLosses<S, loss_count>::to(table);
+  table.add_gradient = add_gradient<S>;
+  table.descend_batches = descend_batches<S>;
+  table.margin = margin<S>;
+  table.sum_rows = sum_rows<S>;
   return table;
 }
 
-constexpr Kernels<float> single_table = make_table<float>();
-constexpr Kernels<double> wide_table = make_table<double>();
+template <class T>
+constexpr VectorKernels<T> over_vectors() {
+  static_assert(rule_count <= VectorKernels<T>::most, "raise most");
+  VectorKernels<T> table{};
+  AddRules<T, rule_count>::to(table);
+  table.norm = step_norm<T>;
+  table.reduce = reduce<T>;
+  return table;
+}
+
+constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* single,
+                                  const OutputKernels<double>* wide, const Ceilings* ceilings) {
+  return {name,
+          over_vectors<float>(),
+          over_vectors<double>(),
+          over_rows<float>(),
+          over_rows<double>(),
+          over_rows<bfloat16>(),
+          over_rows<float16>(),
+          permute<int32_t>,
+          permute<int64_t>,
+          single,
+          wide,
+          ceilings};
+}
 
 }  // namespace SCHUSS_ISA
 }  // namespace schuss

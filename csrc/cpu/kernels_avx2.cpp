@@ -6,8 +6,7 @@
 
 namespace schuss {
 namespace avx2 {
-extern const InstructionSet kernels{
-    "avx2",         &single_table, &wide_table, &outputs::single_table, &outputs::wide_table,
-    &ceilings_table};
+extern constexpr InstructionSet kernels =
+    make_set("avx2", &outputs::single_table, &outputs::wide_table, &ceilings_table);
 }  // namespace avx2
 }  // namespace schuss

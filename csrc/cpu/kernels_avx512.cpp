@@ -6,8 +6,7 @@
 
 namespace schuss {
 namespace avx512 {
-extern const InstructionSet kernels{
-    "avx512",       &single_table, &wide_table, &outputs::single_table, &outputs::wide_table,
-    &ceilings_table};
+extern constexpr InstructionSet kernels =
+    make_set("avx512", &outputs::single_table, &outputs::wide_table, &ceilings_table);
 }  // namespace avx512
 }  // namespace schuss

@@ -11,7 +11,7 @@ constexpr const char* baseline_name = "neon";
 #else
 constexpr const char* baseline_name = "baseline";
 #endif
-extern const InstructionSet kernels{baseline_name,          &single_table,        &wide_table,
-                                    &outputs::single_table, &outputs::wide_table, &ceilings_table};
+extern constexpr InstructionSet kernels =
+    make_set(baseline_name, &outputs::single_table, &outputs::wide_table, &ceilings_table);
 }  // namespace baseline
 }  // namespace schuss

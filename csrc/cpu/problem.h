@@ -8,16 +8,40 @@ namespace schuss {
 
 // Rows of a tile: partial gradients are summed in T per tile, and tiles are combined in float64 in
 // ascending order. A wave is the number of tiles whose partial sums are held at once.
-constexpr int64_t tile_rows = 256;
+constexpr int64_t tile_rows = 64;
 constexpr int64_t wave_tiles = 64;
 
+// What X may be stored as: float, double, or 16 bits that are widened to float as they are read.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+// The type that is computed with.
+template <class S>
+struct scalar_type {
+  using type = S;
+};
+template <>
+struct scalar_type<bfloat16> {
+  using type = float;
+};
+template <>
+struct scalar_type<float16> {
+  using type = float;
+};
+template <class S>
+using Scalar = typename scalar_type<S>::type;
+
 // The data and the loss. X is (n, d), rows contiguous.
-template <class T>
+template <class S>
 struct Problem {
-  const T* X;
+  const S* X;
   int64_t n, d;
-  const T* y;
-  const T* weight;  // null: every sample counts once
+  const Scalar<S>* y;
+  const Scalar<S>* weight;  // null: every sample counts once
   const double* loss_parameters;
   bool fit_intercept;
 };
@@ -48,39 +72,64 @@ struct Update {
   double clip_norm;  // 0: no clipping
 };
 
+// A share of the d + 1 parameters: low <= j < high. Number d is the intercept.
+struct Columns {
+  int64_t d, low, high;
+  bool fit_intercept;
+};
+
 // What a run of steps returns: summed loss of its samples, norm of the last step's gradient.
 struct Outcome {
   double loss, gradient_norm;
 };
 
-// Memory a kernel works in: see Scratch sizes in bindings.cpp.
+// Numbers of a vector of d parameters in a kernel's own memory: whole cache lines, zeros at its
+// end.
+constexpr int64_t padded(int64_t d) { return (d + 32) / 16 * 16; }
+
+// Memory a kernel works in, each part at a cache line's begin.
 template <class T>
 struct Scratch {
-  T* partial;     // (wave_tiles, d + 1): a partial gradient per tile of the wave
+  T* weights;     // (padded(d),)
+  T* partial;     // (wave_tiles, padded(d)): a partial gradient per tile of the wave
   double* total;  // (d + 1,)
   double* loss;   // (wave_tiles,)
 };
 
-// One instruction set's kernels for one scalar type, indexed by row of the table of formulas.
+// One instruction set's loops over vectors of T, indexed by row of the table of rules.
 template <class T>
-struct Kernels {
+struct VectorKernels {
   static constexpr int most = 64;
-  Outcome (*descend_samples[most])(const Problem<T>&, const Rows&, const Update&, State<T>&);
-  void (*add_gradient[most])(const Problem<T>&, const Rows&, const T* theta, Scratch<T>&,
-                             double* loss, Crew);
-  double (*variance[most])(const Problem<T>&, const Rows&, const T* theta, double* loss,
-                           double* gradient);
-  double (*finish_step[most])(const Problem<T>&, const Update&, int64_t step, const T* gradient,
-                              const double* total, int64_t count, bool want_norm, State<T>&);
-  Outcome (*descend_batches)(const Kernels&, int loss, int rule, const Problem<T>&, const Rows&,
-                             int64_t batch_size, const Update&, State<T>&, Scratch<T>&, Crew);
+  // One update of the columns low <= j < high from a tile's own sum (tile) or, where that is null,
+  // the combined one (total) over `count` rows, scaled by `factor`.
+  void (*finish[most])(const Columns&, const Update&, int64_t step, const T* tile,
+                       const double* total, int64_t count, double factor, State<T>&);
+  // Norm of the mean gradient, L2 penalty and intercept included, of the same two.
+  double (*norm)(const Update&, const T* tile, const double* total, int64_t count, const T* theta,
+                 int64_t d);
   void (*apply[most])(T* param, const T* gradient, T* slot0, T* slot1, int64_t size,
                       const double* constants, double decay);
-  void (*margin)(const T* X, int64_t d, const Rows&, const T* theta, T* out);
   void (*reduce)(T* dst, const T* const* sources, int64_t count, int64_t size, double scale);
-  void (*permute_narrow)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int32_t*);
-  void (*permute_wide)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int64_t*);
-  T (*sum_rows)(const T* X, int64_t d, const Rows&, int64_t ahead);
+};
+
+// One instruction set's loops over rows stored as S, indexed by row of the table of losses.
+template <class S>
+struct RowKernels {
+  static constexpr int most = 64;
+  using T = Scalar<S>;
+  Outcome (*descend_samples[most])(const Problem<S>&, const Rows&, const Update&, State<T>&,
+                                   Scratch<T>&);
+  double (*tile_gradient[most])(const Problem<S>&, const Rows&, int64_t begin, int64_t end,
+                                const T* theta, T* gradient);
+  double (*variance[most])(const Problem<S>&, const Rows&, const T* theta, double* loss,
+                           double* gradient);
+  void (*add_gradient)(const RowKernels&, int loss, const Problem<S>&, const Rows&, const T* theta,
+                       Scratch<T>&, double* summed, Crew);
+  Outcome (*descend_batches)(const RowKernels&, const VectorKernels<T>&, int loss, int rule,
+                             const Problem<S>&, const Rows&, int64_t batch_size, const Update&,
+                             State<T>&, Scratch<T>&, Crew);
+  void (*margin)(const S* X, int64_t d, const Rows&, const T* theta, T* out);
+  T (*sum_rows)(const S* X, int64_t d, const Rows&, int64_t ahead);
 };
 
 template <class T>
@@ -95,8 +144,14 @@ struct Ceilings {
 
 struct InstructionSet {
   const char* name;
-  const Kernels<float>* single;
-  const Kernels<double>* wide;
+  VectorKernels<float> single;
+  VectorKernels<double> wide;
+  RowKernels<float> single_rows;
+  RowKernels<double> wide_rows;
+  RowKernels<bfloat16> bfloat16_rows;
+  RowKernels<float16> float16_rows;
+  void (*permute_narrow)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int32_t*);
+  void (*permute_wide)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int64_t*);
   const OutputKernels<float>* single_outputs;
   const OutputKernels<double>* wide_outputs;
   const Ceilings* ceilings;

@@ -24,8 +24,8 @@ SEGMENT_ELEMENTS = 30_000_000
 SEGMENT_STEPS = 1 << 18
 # A single step over more elements than this is cut into slabs, so that signals are served.
 LARGE_STEP_ELEMENTS = 200_000_000
-# Below this many elements per step, a barrier costs more than a second thread saves.
-ELEMENTS_PER_THREAD = 1 << 16
+# Below this many elements per step and thread, barriers cost more than another thread saves.
+ELEMENTS_PER_THREAD = 1 << 11
 
 
 class Objective:

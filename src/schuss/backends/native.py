@@ -104,7 +104,7 @@ class NativeKernels:
         self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
     ) -> tuple[float, int]:
         parameters = self._parameters(memory)
-        norm = self._verb("finish_step", objective.X.dtype)(
+        norm = self._verb("finish_step", memory.theta.dtype)(
             self._data(objective),
             total,
             count,

@@ -20,7 +20,7 @@ __all__ = ["TILE_ROWS", "Backend", "Problem", "Rows", "Segment", "State", "coef_
 
 # Rows of a tile: partial gradients are summed in the data's dtype per tile, and tiles are combined
 # in float64, in ascending order (``tile_rows`` in csrc/cpu/problem.h).
-TILE_ROWS = 256
+TILE_ROWS = 64
 
 # Row indices of shape (n_rows,), int32 or int64; or a pair (start, count) for a range.
 Rows = np.ndarray | tuple[int, int]

@@ -1,0 +1,220 @@
+// A pack: as many numbers as one vector register holds, with the few operations the loops need.
+//
+// The only place that names an instruction set. Everything else is written once over packs.
+#pragma once
+#include <stdint.h>
+
+#include "problem.h"
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace schuss {
+namespace SCHUSS_ISA {
+
+#if defined(__AVX512F__)
+constexpr int pack_bytes = 64;
+constexpr int most_packs = 8;  // of a row that stays in registers beside the weights
+#elif defined(__AVX2__)
+constexpr int pack_bytes = 32;
+constexpr int most_packs = 4;
+#else
+constexpr int pack_bytes = 16;
+constexpr int most_packs = 4;
+#endif
+
+template <class T>
+struct pack_type {
+  typedef T type __attribute__((vector_size(pack_bytes)));
+};
+template <class T>
+using Pack = typename pack_type<T>::type;
+template <class T>
+constexpr int lanes = pack_bytes / int(sizeof(T));
+
+template <class T>
+inline Pack<T> load(const T* p) {
+  Pack<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+inline void store(T* p, Pack<T> v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+template <class T>
+inline Pack<T> all(T a) {
+  return a - Pack<T>{};
+}
+
+template <class T>
+inline int clamp_lanes(int64_t n) {
+  return int(n < 0 ? 0 : n > lanes<T> ? lanes<T> : n);
+}
+
+// One stored number as the type that is computed with.
+inline float value(float x) { return x; }
+inline double value(double x) { return x; }
+inline float float_of(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline float value(bfloat16 x) { return float_of(uint32_t(x.bits) << 16); }
+inline float value(float16 x) {
+  const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = uint32_t(x.bits & 0x7fff) << 13;
+  if (rest >= 0x0f800000) return float_of(sign | rest | 0x7f800000);  // infinity, NaN
+  return float_of(sign | 0x3f800000) * (float_of(rest) * 0x1p112f);   // the exponents' biases
+}
+
+#if defined(__AVX512F__)
+
+// The first n lanes of a pack, 0 <= n <= lanes.
+template <class T>
+struct First {
+  uint32_t mask;
+  explicit First(int64_t n) : mask((uint32_t(1) << clamp_lanes<T>(n)) - 1) {}
+};
+inline Pack<float> load(const float* p, First<float> f) {
+  return (Pack<float>)_mm512_maskz_loadu_ps(__mmask16(f.mask), p);
+}
+inline Pack<double> load(const double* p, First<double> f) {
+  return (Pack<double>)_mm512_maskz_loadu_pd(__mmask8(f.mask), p);
+}
+inline Pack<float> load(const bfloat16* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+  return (Pack<float>)_mm512_slli_epi32(wide, 16);
+}
+inline Pack<float> load(const bfloat16* p, First<float> f) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(f.mask), p));
+  return (Pack<float>)_mm512_slli_epi32(wide, 16);
+}
+inline Pack<float> load(const float16* p) {
+  return (Pack<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p));
+}
+inline Pack<float> load(const float16* p, First<float> f) {
+  return (Pack<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_maskz_loadu_epi16(__mmask16(f.mask), p));
+}
+inline Pack<float> multiply_add(Pack<float> a, Pack<float> b, Pack<float> c) {
+  return (Pack<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+inline Pack<double> multiply_add(Pack<double> a, Pack<double> b, Pack<double> c) {
+  return (Pack<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+inline float sum(Pack<float> v) { return _mm512_reduce_add_ps((__m512)v); }
+inline double sum(Pack<double> v) { return _mm512_reduce_add_pd((__m512d)v); }
+
+// The sums of four packs, by adding while transposing: a third of the work of four sums.
+inline void sum_four(const Pack<float>* v, float* out) {
+  const __m512 a = (__m512)v[0], b = (__m512)v[1], c = (__m512)v[2], d = (__m512)v[3];
+  const __m512d ab = (__m512d)(_mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b));
+  const __m512d cd = (__m512d)(_mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d));
+  const __m512 abcd = (__m512)_mm512_unpacklo_pd(ab, cd) + (__m512)_mm512_unpackhi_pd(ab, cd);
+  const __m256 half = _mm512_castps512_ps256(abcd) + _mm512_extractf32x8_ps(abcd, 1);
+  _mm_storeu_ps(out, _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1));
+}
+
+#elif defined(__AVX2__)
+
+template <class T>
+struct First {
+  int count;
+  __m256i mask;
+  explicit First(int64_t n) : count(clamp_lanes<T>(n)) {
+    if (sizeof(T) == 4)
+      mask =
+          _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    else
+      mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+  }
+};
+inline Pack<float> load(const float* p, First<float> f) {
+  return (Pack<float>)_mm256_maskload_ps(p, f.mask);
+}
+inline Pack<double> load(const double* p, First<double> f) {
+  return (Pack<double>)_mm256_maskload_pd(p, f.mask);
+}
+inline Pack<float> load(const bfloat16* p) {
+  return (Pack<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)),
+                                        16);
+}
+inline Pack<float> load(const float16* p) {
+  return (Pack<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+inline Pack<float> multiply_add(Pack<float> a, Pack<float> b, Pack<float> c) {
+  return (Pack<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+inline Pack<double> multiply_add(Pack<double> a, Pack<double> b, Pack<double> c) {
+  return (Pack<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+inline float sum(Pack<float> v) {
+  __m128 s = _mm256_castps256_ps128((__m256)v) + _mm256_extractf128_ps((__m256)v, 1);
+  s += _mm_movehl_ps(s, s);
+  return _mm_cvtss_f32(s + _mm_movehdup_ps(s));
+}
+inline double sum(Pack<double> v) {
+  const __m128d s = _mm256_castpd256_pd128((__m256d)v) + _mm256_extractf128_pd((__m256d)v, 1);
+  return _mm_cvtsd_f64(s + _mm_unpackhi_pd(s, s));
+}
+inline void sum_four(const Pack<float>* v, float* out) {
+  const __m256 ab = _mm256_hadd_ps((__m256)v[0], (__m256)v[1]);
+  const __m256 cd = _mm256_hadd_ps((__m256)v[2], (__m256)v[3]);
+  const __m256 abcd = _mm256_hadd_ps(ab, cd);
+  _mm_storeu_ps(out, _mm256_castps256_ps128(abcd) + _mm256_extractf128_ps(abcd, 1));
+}
+
+#else
+
+template <class T>
+struct First {
+  int count;
+  explicit First(int64_t n) : count(clamp_lanes<T>(n)) {}
+};
+template <class T>
+inline Pack<T> load_partial(const T* p, int count) {
+  if (count == lanes<T>) return load(p);
+  Pack<T> v{};
+  for (int k = 0; k < lanes<T> - 1; ++k)
+    if (k < count) v[k] = p[k];
+  return v;
+}
+inline Pack<float> load(const float* p, First<float> f) { return load_partial(p, f.count); }
+inline Pack<double> load(const double* p, First<double> f) { return load_partial(p, f.count); }
+inline Pack<float> load(const bfloat16* p) {
+  return Pack<float>{value(p[0]), value(p[1]), value(p[2]), value(p[3])};
+}
+inline Pack<float> load(const float16* p) {
+  return Pack<float>{value(p[0]), value(p[1]), value(p[2]), value(p[3])};
+}
+inline Pack<float> multiply_add(Pack<float> a, Pack<float> b, Pack<float> c) { return a * b + c; }
+inline Pack<double> multiply_add(Pack<double> a, Pack<double> b, Pack<double> c) {
+  return a * b + c;
+}
+inline float sum(Pack<float> v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+inline double sum(Pack<double> v) { return v[0] + v[1]; }
+inline void sum_four(const Pack<float>* v, float* out) {
+  for (int k = 0; k < 4; ++k) out[k] = sum(v[k]);
+}
+
+#endif
+
+#if !defined(__AVX512F__)
+// No masked loads of 16-bit numbers here: lane by lane.
+template <class S>
+inline Pack<float> load_narrow(const S* p, int count) {
+  Pack<float> v{};
+  for (int k = 0; k < lanes<float>; ++k)
+    if (k < count) v[k] = value(p[k]);
+  return v;
+}
+inline Pack<float> load(const bfloat16* p, First<float> f) { return load_narrow(p, f.count); }
+inline Pack<float> load(const float16* p, First<float> f) { return load_narrow(p, f.count); }
+#endif
+
+inline void sum_four(const Pack<double>* v, double* out) {
+  for (int k = 0; k < 4; ++k) out[k] = sum(v[k]);
+}
+
+}  // namespace SCHUSS_ISA
+}  // namespace schuss
