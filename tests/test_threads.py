@@ -187,8 +187,8 @@ def test_tiles_and_waves_are_whole_whatever_the_rows(compiled, rows):
 def test_small_steps_use_one_thread(compiled):
     backend = backend_or_skip(compiled.name, threads=8)
     assert backend.crew(1, 10**9) == 1
-    assert backend.crew(TILE_ROWS - 1, 10**6) == 1
-    assert backend.crew(2 * TILE_ROWS, 10) == 1
+    assert backend.crew(4 * TILE_ROWS - 1, 10**6) == 1
+    assert backend.crew(4 * TILE_ROWS, 10) == 1
     assert backend.crew(10**6, 1000) == 8
     assert backend.crew(0, 0) == 1
 

@@ -34,23 +34,33 @@ inline T dot(const S* x, const T* w, int64_t d) {
   return sum((part[0] + part[1]) + (part[2] + part[3]));
 }
 
-// Rows ahead to prefetch: far enough to cover the memory's latency, near enough to stay in L1.
+// Rows ahead to prefetch: some 16 KiB, at least 8 rows to cover the memory's latency. Rows of two
+// lines are too quick for the index of a far one to be worth its own miss.
 template <class S>
 inline int64_t prefetch_distance(int64_t d) {
-  const int64_t rows = 4096 / (d * int64_t(sizeof(S)) + 1);
-  return rows < 1 ? 1 : rows > 16 ? 16 : rows;
+  const int64_t bytes = d * int64_t(sizeof(S)), rows = 16384 / (bytes + 1);
+  return bytes <= 128 || rows < 8 ? 8 : rows > 32 ? 32 : rows;
 }
 
 // Inlined at once: g++ drops calls of a function that does nothing but prefetch.
 #define SCHUSS_INLINE inline __attribute__((always_inline))
 
-SCHUSS_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+// Into the second-level cache: far more lines can be on their way there than to the first.
+SCHUSS_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 template <class S>
 SCHUSS_INLINE void prefetch_row(const S* row, int64_t d) {
   const uintptr_t end = uintptr_t(row + d);
   for (uintptr_t p = uintptr_t(row) & ~uintptr_t(63); p < end; p += 64)
     prefetch(reinterpret_cast<const void*>(p));
+}
+
+// From there into the first-level cache.
+template <class S>
+SCHUSS_INLINE void fetch_row(const S* row, int64_t d) {
+  const uintptr_t end = uintptr_t(row + d);
+  for (uintptr_t p = uintptr_t(row) & ~uintptr_t(63); p < end; p += 64)
+    __builtin_prefetch(reinterpret_cast<const void*>(p));
 }
 
 // The label and the weight of a row to come.
@@ -117,17 +127,21 @@ struct ShortRows {
     }
   }
 
-  T advance(const S* next, const S* upcoming, const Pending<T>& p) {
+  // The chain from row to row runs through here: its latency is kept short.
+  T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& p) {
     prefetch_row(upcoming, d);
+    fetch_row(soon, d);
     const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
-    Pack<T> sums{};
+    constexpr int chains = N < 4 ? N : 4;
+    Pack<T> sums[chains] = {};
     for (int k = 0; k < N; ++k) {
       const Pack<T> row = fetch(next, k);
       w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
-      sums = multiply_add(w[k], row, sums);
+      sums[k % chains] = multiply_add(w[k], row, sums[k % chains]);
       x[k] = row;
     }
-    return sum(sums);
+    for (int k = 1; k < chains; k += 2) sums[k - 1] += sums[k];
+    return sum(chains > 2 ? sums[0] + sums[2] : sums[0]);
   }
 
   void settle(const Pending<T>& p) {
@@ -164,7 +178,7 @@ struct LongRows {
     sums = multiply_add(v, row_at(next + j), sums);
   }
 
-  T advance(const S* next, const S* upcoming, const Pending<T>& pending) {
+  T advance(const S* next, const S*, const S* upcoming, const Pending<T>& pending) {
     const Pack<T> p[3] = {all(pending.keep), all(-pending.step), all(pending.amount)};
     const auto whole = [](const S* row) { return load(row); };
     Pack<T> sums[4] = {};
@@ -186,7 +200,7 @@ struct LongRows {
   }
 
   void settle(const Pending<T>& pending) {
-    advance(x, x, pending);
+    advance(x, x, x, pending);
     for (int64_t j = 0; j < d; ++j) theta[j] = w[j];
   }
 };
@@ -206,7 +220,8 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
     const int64_t i = rows[s], k = s + ahead < rows.sight ? rows[s + ahead] : i;
     x = problem.X + i * d;
     prefetch_label(problem, k);
-    slope = weigh(problem, loss, i, hand.advance(x, problem.X + k * d, pending) + b, total);
+    const S* soon = problem.X + rows[s + 2 < rows.sight ? s + 2 : s] * d;
+    slope = weigh(problem, loss, i, hand.advance(x, soon, problem.X + k * d, pending) + b, total);
     const double rate = update.constants[s * update.stride];
     pending = {T(1 - rate * update.l2), T(rate) * slope, T(rate * update.l1)};
     if (problem.fit_intercept) b -= pending.step;
@@ -251,21 +266,26 @@ Outcome descend_samples(const Problem<S>& problem, const Rows& rows, const Updat
 // Four rows at a time: their margins, their slopes, then one pass over the gradient while the rows
 // are in L1. Each row is read from memory once; 4d flops per row.
 
-// Margins of R rows without the intercept; the lines of R rows to come are asked for on the way.
-template <class S, int R, class T>
+// Margins of R rows without the intercept. Where they are long, the lines of R rows to come are
+// asked for on the way, row after row: the processor sees a stream in those that are neighbours.
+template <class S, int R, bool Ask, class T>
 inline void margins(const S* const* x, const S* const* upcoming, const T* w, int64_t d, T* margin) {
-  constexpr int L = lanes<T>, U = line_packs<S>;
+  constexpr int L = lanes<T>;
   Pack<T> sums[R] = {};
   int64_t j = 0;
-  for (; j + U * L <= d; j += U * L) {
-    for (int r = 0; r < R; ++r) prefetch(upcoming[r] + j);
-    for (int u = 0; u < U; ++u) {
-      const Pack<T> v = load(w + j + u * L);
-      for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + j + u * L), v, sums[r]);
+  for (int part = 0; part < R; ++part) {
+    const int64_t begin = j, end = d * (part + 1) / R / L * L;
+    for (; j < end; j += L) {
+      if (Ask)
+        for (int r = 0; r < R; r += line_packs<S>)
+          prefetch(upcoming[part] + (j - begin) * R + r * L);
+      const Pack<T> v = load(w + j);
+      for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + j), v, sums[r]);
     }
+    if (Ask && (end - begin) * R < d)
+      prefetch_row(upcoming[part] + (end - begin) * R, d - (end - begin) * R);
   }
-  for (int r = 0; r < R; ++r) prefetch_row(upcoming[r] + j, d - j);
-  for (; j < d; j += L) {
+  if (j < d) {
     const First<T> first(d - j);
     const Pack<T> v = load(w + j, first);
     for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + j, first), v, sums[r]);
@@ -311,7 +331,12 @@ struct LongTile {
   template <int R, class Slopes>
   void add(const S* const* x, const S* const* upcoming, Slopes slopes_at) {
     T margin[R], slope[R];
-    margins<S, R>(x, upcoming, w, d, margin);
+    if (d * int64_t(sizeof(S)) > 1024) {
+      margins<S, R, true>(x, upcoming, w, d, margin);
+    } else {
+      for (int r = 0; r < R; ++r) prefetch_row(upcoming[r], d);
+      margins<S, R, false>(x, upcoming, w, d, margin);
+    }
     slopes_at(margin, slope);
     accumulate<S, R>(x, slope, d, gradient);
   }
@@ -371,7 +396,7 @@ template <class S, class Loss, class Tile, class T = Scalar<S>>
 double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int64_t end,
                 const T* theta, T* gradient) {
   const Loss loss(problem.loss_parameters);
-  const int64_t d = problem.d, ahead = larger(prefetch_distance<S>(d), int64_t(4));
+  const int64_t d = problem.d, ahead = prefetch_distance<S>(d);
   const T b = theta[d];
   Tile tile(d, theta, gradient);
   double total = 0;

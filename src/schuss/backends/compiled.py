@@ -157,7 +157,7 @@ class CompiledBackend:
 
     def crew(self, rows: int, n_features: int) -> int:
         """Threads that pay for a step over ``rows`` rows."""
-        useful = min(rows // TILE_ROWS, rows * n_features // ELEMENTS_PER_THREAD)
+        useful = min(rows // (2 * TILE_ROWS), rows * n_features // ELEMENTS_PER_THREAD)
         return max(1, min(self.threads, useful))
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
