@@ -33,6 +33,9 @@ __all__ = [
     "weighted",
 ]
 
+# Rows of a buffer up to which the buffers of an epoch share one permutation, kept in memory.
+SHARED_PATTERN = 1 << 20
+
 Permute = Callable[[int, np.ndarray, int, int], np.ndarray]
 Indices = Callable[[int, int, int], np.ndarray]
 
@@ -379,7 +382,8 @@ class blocks(Order):
     """Blocks of rows in shuffled order, and rows shuffled within a buffer of blocks.
 
     Reads memory or disk nearly in order. The rows of a block stay within ``rows * buffer``
-    positions of each other, so data sorted by label wants a large buffer.
+    positions of each other, so data sorted by label wants a large buffer. The buffers of an epoch
+    share one permutation, which each begins at a random place of its own.
 
     Parameters
     ----------
@@ -414,16 +418,39 @@ class blocks(Order):
             begins = np.concatenate([[0], np.cumsum(lengths)])
             return order.astype(np.int64), begins, np.append(begins[:-1:mixed], facts.n)
 
+        dtype, whole = index_dtype(facts.n), size * mixed
+
+        @lru_cache(maxsize=2)
+        def pattern(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+            """A shuffled buffer, twice in a row: block and row within the block."""
+            places = facts.permute(whole, round_keys(facts.seed, epoch, 1, 0), 0, whole)
+            block, row = np.divmod(np.concatenate([places, places]), size)
+            return block.astype(np.intp), row.astype(dtype)
+
+        def whole_buffer(epoch: int, number: int, start: int, stop: int) -> np.ndarray:
+            """Rows of a buffer of whole blocks: the epoch's pattern from a place of its own on."""
+            order, _, _ = block_order(epoch)
+            first = number * mixed
+            turned = int(draw(round_keys(facts.seed, epoch, 2, 0), number, number + 1)[0] * whole)
+            block, row = pattern(epoch)
+            here = slice(turned + start, turned + stop)
+            starts = (order[first : first + mixed] * size).astype(dtype)
+            found: np.ndarray = starts[block[here]] + row[here]
+            return found
+
         def one_buffer(epoch: int, number: int, start: int, stop: int) -> np.ndarray:
             """Rows at the positions start <= p < stop of one buffer."""
             order, begins, _ = block_order(epoch)
             first, last = number * mixed, min((number + 1) * mixed, n_blocks)
+            filled = int(begins[last] - begins[first])
+            if filled == whole <= SHARED_PATTERN:
+                return whole_buffer(epoch, number, start, stop)
             keys = round_keys(facts.seed, epoch, number)
-            places = facts.permute(int(begins[last] - begins[first]), keys, start, stop)
+            places = facts.permute(filled, keys, start, stop)
             starts = begins[first:last] - begins[first]
             block = np.searchsorted(starts, places, side="right") - 1
             found: np.ndarray = order[first + block] * size + (places - starts[block])
-            return found.astype(index_dtype(facts.n))
+            return found.astype(dtype)
 
         def indices(epoch: int, start: int, stop: int) -> np.ndarray:
             edges = block_order(epoch)[2]
