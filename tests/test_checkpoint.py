@@ -145,7 +145,6 @@ def test_a_run_that_had_too_little_time(run, path):
         if result.stop_reason != "time_limit":
             break
     assert bits(result) == bits(expected)
-    assert result.history["seconds"][-1] <= limit + 5
 
 
 def test_a_finished_run_is_read_back(path, backend):

@@ -116,7 +116,8 @@ def measure(
             break
         largest, direction = grown, product.astype(problem.dtype)
     with np.errstate(over="ignore"):
-        norms = np.einsum("ij,ij->i", problem.X[sample], problem.X[sample], dtype=np.float64)
+        picked = problem.X[sample].astype(problem.dtype, copy=False)
+        norms = np.einsum("ij,ij->i", picked, picked, dtype=np.float64)
     norms += problem.fit_intercept
     if weight is not None:
         norms *= weight[sample]
@@ -128,7 +129,7 @@ def measure(
 def measure_spread(problem: Problem, rows: np.ndarray | None, n: int) -> float:
     """Ratio of the largest to the smallest standard deviation among columns that vary."""
     sample = sample_rows(rows, n, problem.n_features)
-    columns = problem.X[sample]
+    columns = problem.X[sample].astype(problem.dtype, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         spread = columns.std(axis=0, dtype=np.float64)
     # A constant column varies by the rounding of its mean.

@@ -106,7 +106,8 @@ def fit(
     Parameters
     ----------
     X : array-like of float32 or float64, shape (n_samples, n_features)
-        Integers, booleans and float16 are converted; NaN and infinity are refused.
+        float16 and bfloat16 (of ml_dtypes) are read as they are stored and computed with in
+        float32; integers and booleans are converted; NaN and infinity are refused.
     y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         Targets; for a classification loss, label values of any sortable type: exactly two, or two
         and more for "multinomial". With two or more columns of numbers each is an output of its
@@ -169,7 +170,8 @@ def fit(
     seed : int, default=0
         Determines the order and the validation split.
     dtype : {"float32", "float64"}, optional
-        What to compute in; by default float32 for float32 and float16 data, else float64.
+        What to convert X to and compute in; by default float32 for float32 and 16-bit data, else
+        float64.
     backend : {"auto", "reference", "jit", "native", "cuda"} or Backend, default="auto"
         What computes; "auto" takes native, else jit. One that cannot be used is an error.
     threads : int, optional
@@ -222,14 +224,15 @@ def fit(
     refuse_unsupported(asynchronous, comm)
     the_loss, the_rule = losses.get(loss), rules.get(rule)
     penalty = check_penalty(alpha, l1_ratio, the_rule)
-    matrix = arrays.as_matrix(X, arrays.resolve_dtype(dtype))
+    matrix = arrays.as_matrix(X, arrays.resolve_dtype(dtype), narrow=True)
     n_all, n_features = matrix.shape
-    targets, classes = encode(y, n_all, matrix.dtype, the_loss)
+    computed = arrays.parameter_dtype(matrix)
+    targets, classes = encode(y, n_all, computed, the_loss)
     seed = check_seed(seed)
     train_rows, held_out = split(validation, n_all, seed)
     n = n_all if train_rows is None else int(train_rows.size)
     per_class = arrays.class_weights(class_weight, targets, classes, train_rows)
-    given_weights = arrays.as_weights(sample_weight, n_all, matrix.dtype)
+    given_weights = arrays.as_weights(sample_weight, n_all, computed)
     weights = combine(given_weights, arrays.by_class(per_class, targets))
     check_training_part(targets, weights, classes, train_rows)
     rows_per_step = check_batch_size(batch_size, n)
@@ -238,6 +241,8 @@ def fit(
 
     the_order = orders.get(order)
     n_outputs = count_outputs(targets, classes, the_loss)
+    if n_outputs > 1:
+        matrix = arrays.widened(matrix)
     objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept), n_outputs)
     problem = dataclasses.replace(
         objective, sample_weight=step_weights(the_order, weights, train_rows)
@@ -263,7 +268,7 @@ def fit(
     check_schedule(schedule, total)
 
     state = State.start(
-        starting_point(init, n_features, matrix.dtype, n_outputs), the_rule, check_clip(clip_norm)
+        starting_point(init, n_features, computed, n_outputs), the_rule, check_clip(clip_norm)
     )
     config = {
         "format": 1,
@@ -388,12 +393,15 @@ def gradient(
     (0.5, array([-1.5]), -1.0)
     """
     the_loss = losses.get(loss)
-    matrix = arrays.as_matrix(X)
+    matrix = arrays.as_matrix(X, narrow=True)
     n, d = matrix.shape
-    targets, classes = encode(y, n, matrix.dtype, the_loss)
+    computed = arrays.parameter_dtype(matrix)
+    targets, classes = encode(y, n, computed, the_loss)
     n_outputs = count_outputs(targets, classes, the_loss)
-    weights = arrays.as_weights(sample_weight, n, matrix.dtype)
-    theta = parameters(coef, intercept, d, matrix.dtype, n_outputs=n_outputs)
+    if n_outputs > 1:
+        matrix = arrays.widened(matrix)
+    weights = arrays.as_weights(sample_weight, n, computed)
+    theta = parameters(coef, intercept, d, computed, n_outputs=n_outputs)
     engine = choose(backend, the_loss)
     chosen = (0, n) if rows is None else check_rows(rows, n)
     problem = Problem(matrix, targets, weights, the_loss, n_outputs=n_outputs)

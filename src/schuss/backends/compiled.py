@@ -32,7 +32,7 @@ class Objective:
     """Arguments that describe data and loss, in the form kernels take them."""
 
     def __init__(self, problem: Problem) -> None:
-        empty = problem.X[:0, 0]
+        empty = np.empty(0, problem.dtype)
         self.X = problem.X
         self.y = problem.y
         self.weight = empty if problem.sample_weight is None else problem.sample_weight
@@ -239,7 +239,7 @@ class CompiledBackend:
         """Decision values of the rows."""
         n_outputs = theta.size // (X.shape[1] + 1)
         kernels = self._kernels(n_outputs)
-        out = np.empty((length(rows), n_outputs) if n_outputs > 1 else length(rows), X.dtype)
+        out = np.empty((length(rows), n_outputs) if n_outputs > 1 else length(rows), theta.dtype)
         first = 0
         for slab in slabs(rows, X.shape[1] * n_outputs):
             kernels.margin(X, slab, theta, out[first : first + length(slab)])

@@ -32,6 +32,13 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
+def _bits(X: np.ndarray) -> np.ndarray:
+    """16-bit numbers go to the kernels as their bits: float16 as signed, bfloat16 as unsigned."""
+    if X.itemsize > 2:
+        return X
+    return X.view(np.int16 if X.dtype == np.float16 else np.uint16)
+
+
 @cache
 def _load(formulas: Formulas, file_name: str = "kernels.py") -> ModuleType:
     """Execute ``kernels.py``, or the file that goes on from it, for these formulas.
@@ -127,8 +134,8 @@ class JitKernels:
 
     @staticmethod
     def _data(o: Objective, number: int) -> Data:
-        X, y, weight = (_read_only(array) for array in (o.X, o.y, o.weight))
-        return Data(X, y, weight, number, o.loss_parameters.astype(X.dtype), o.fit_intercept)
+        X, y, weight = (_read_only(array) for array in (_bits(o.X), o.y, o.weight))
+        return Data(X, y, weight, number, o.loss_parameters.astype(y.dtype), o.fit_intercept)
 
     @staticmethod
     def _visit(rows: Rows) -> Visit:
@@ -197,7 +204,7 @@ class JitKernels:
         return kernels.variance(data, self._visit(rows), _read_only(theta), gradient)
 
     def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._kernels()[0].margin(_read_only(X), self._visit(rows), _read_only(theta), out)
+        self._kernels()[0].margin(_read_only(_bits(X)), self._visit(rows), _read_only(theta), out)
 
     def apply(
         self,

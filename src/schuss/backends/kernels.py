@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from schuss.backends.arguments import Formulas
 from schuss.backends.protocol import TILE_ROWS
@@ -71,6 +72,30 @@ def entry_of(formulas: Formulas, build: Callable[[str], Callable[..., Any]]) -> 
     return njit(function, nogil=True, **FAST)
 
 
+# ---- 16-bit storage -----------------------------------------------------------------------------
+
+
+def widen(x):  # type: ignore[no-untyped-def]
+    """One stored number as it is computed with: 16 bits, in the form ``jit.py`` hands them over."""
+    return x
+
+
+@overload(widen, inline="always")
+def _widen(x):  # type: ignore[no-untyped-def]
+    if x == types.uint16:  # bfloat16: the upper half of a float32
+        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+    if x == types.int16:  # float16, finite: sign, and exponent and fraction moved into place
+        return _widen_half
+    return lambda x: x
+
+
+def _widen_half(x):  # type: ignore[no-untyped-def]
+    bits = np.uint32(np.uint16(x))
+    rest = np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32)
+    sign = np.float32(1) - np.float32(2) * np.float32(bits >> np.uint32(15))
+    return sign * (rest * np.float32(2.0**112))
+
+
 # ---- Shared primitives ---------------------------------------------------------------------------
 
 
@@ -83,16 +108,16 @@ def row_of(visit, s):  # type: ignore[no-untyped-def]
 @njit(**FAST, forceinline=True)
 def dot(x, w, d):  # type: ignore[no-untyped-def]
     """Sum of products over ``d`` elements."""
-    total = x.dtype.type(0)
+    total = w.dtype.type(0)
     for j in range(d):
-        total += x[j] * w[j]
+        total += widen(x[j]) * w[j]
     return total
 
 
 @njit(**FAST, forceinline=True)
 def weigh(data, i, margin):  # type: ignore[no-untyped-def]
     """Weighted loss (float64) and weighted slope (X's dtype) of one sample."""
-    T = data.X.dtype.type
+    T = data.y.dtype.type
     weight = data.weight[i] if data.weight.size else T(1)
     value = weight * value_of(data.loss, margin, data.y[i], data.p)
     return float(value), T(weight * slope_of(data.loss, margin, data.y[i], data.p))
@@ -115,7 +140,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
         X, theta, average = data.X, parameters.theta, parameters.average
         averaged = parameters.averaged
         d = X.shape[1]
-        T = X.dtype.type
+        T = theta.dtype.type
         w, b = theta[:d], theta[d]
         total = norm = 0.0
         for s in range(visit.n_rows):
@@ -125,7 +150,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
             total += value
             if s == visit.n_rows - 1:
                 for j in range(d):
-                    g = float(slope * x[j]) + updates.l2 * w[j]
+                    g = float(slope * widen(x[j])) + updates.l2 * w[j]
                     norm += g * g
                 if data.fit_intercept:
                     norm += float(slope) * slope
@@ -133,7 +158,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
             keep = T(1.0 - rate * updates.l2)
             step = T(rate) * slope
             for j in range(d):
-                w[j] = keep * w[j] - step * x[j]
+                w[j] = keep * w[j] - step * widen(x[j])
             if updates.l1 > 0:
                 amount = T(rate * updates.l1)
                 for j in range(d):
@@ -161,7 +186,7 @@ def add_row(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
     x = data.X[i]
     value, slope = weigh(data, i, dot(x, w, d) + w[d])
     for j in range(d):
-        gradient[j] += slope * x[j]
+        gradient[j] += slope * widen(x[j])
     return value, slope
 
 
@@ -175,16 +200,18 @@ def add_four_rows(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
     x0, x1, x2, x3 = X[i0], X[i1], X[i2], X[i3]
     m0 = m1 = m2 = m3 = w[d]
     for j in range(d):
-        m0 += x0[j] * w[j]
-        m1 += x1[j] * w[j]
-        m2 += x2[j] * w[j]
-        m3 += x3[j] * w[j]
+        m0 += widen(x0[j]) * w[j]
+        m1 += widen(x1[j]) * w[j]
+        m2 += widen(x2[j]) * w[j]
+        m3 += widen(x3[j]) * w[j]
     v0, s0 = weigh(data, i0, m0)
     v1, s1 = weigh(data, i1, m1)
     v2, s2 = weigh(data, i2, m2)
     v3, s3 = weigh(data, i3, m3)
     for j in range(d):
-        gradient[j] += (s0 * x0[j] + s1 * x1[j]) + (s2 * x2[j] + s3 * x3[j])
+        gradient[j] += (s0 * widen(x0[j]) + s1 * widen(x1[j])) + (
+            s2 * widen(x2[j]) + s3 * widen(x3[j])
+        )
     return v0 + v1 + v2 + v3, ((s0 + s1) + s2) + s3
 
 
@@ -192,7 +219,7 @@ def add_four_rows(data, visit, s, w, gradient):  # type: ignore[no-untyped-def]
 def tile_gradient(data, visit, begin, end, w, gradient):  # type: ignore[no-untyped-def]
     """Sum of the gradients of places begin <= s < end in X's dtype; return the summed loss."""
     total = 0.0
-    bias = data.X.dtype.type(0)
+    bias = data.y.dtype.type(0)
     gradient[:] = 0
     s = begin
     while s + 4 <= end:
@@ -226,7 +253,7 @@ def sum_gradient(data, visit, begin, end, theta, partial, total):  # type: ignor
 def _add_gradient(digest: str) -> Callable[..., Any]:
     def add_gradient(data, visit, theta, total):  # type: ignore[no-untyped-def]
         _ = digest
-        partial = np.empty(theta.size, data.X.dtype)
+        partial = np.empty(theta.size, theta.dtype)
         return sum_gradient(data, visit, 0, visit.n_rows, theta, partial, total)
 
     return add_gradient
@@ -245,8 +272,9 @@ def _variance(digest: str) -> Callable[..., Any]:
             summed += value
             norm = 1.0 if data.fit_intercept else 0.0
             for j in range(d):
-                norm += float(x[j]) * x[j]
-                gradient[j] += slope * x[j]
+                element = float(widen(x[j]))
+                norm += element * element
+                gradient[j] += slope * element
             if data.fit_intercept:
                 gradient[d] += slope
             second += slope * slope * norm
@@ -329,7 +357,7 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
         _ = digest
         theta = parameters.theta
         averaged = parameters.averaged
-        partial = np.empty(theta.size, data.X.dtype)
+        partial = np.empty(theta.size, theta.dtype)
         total = np.empty(theta.size, np.float64)
         summed = norm = 0.0
         step = begin = 0

@@ -43,7 +43,7 @@ class NativeKernels:
     def _data(self, o: Objective) -> Any:
         row = self._losses[o.loss.name]
         return _native.Data(
-            o.X, o.y, o.weight, o.loss_parameters, row, o.fit_intercept, o.n_outputs
+            self._bits(o.X), o.y, o.weight, o.loss_parameters, row, o.fit_intercept, o.n_outputs
         )
 
     @staticmethod
@@ -54,6 +54,11 @@ class NativeKernels:
     def _steps(steps: Steps) -> Any:
         constants = np.ascontiguousarray(steps.constants)
         return _native.Steps(constants, steps.l2, steps.l1, steps.clip_norm)
+
+    @staticmethod
+    def _bits(X: np.ndarray) -> np.ndarray:
+        """16-bit numbers go to the extension as their bits."""
+        return X.view(np.uint16) if X.itemsize == 2 else X
 
     @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
@@ -123,7 +128,7 @@ class NativeKernels:
         return result
 
     def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._verb("margin", X.dtype)(X, rows, theta, out)
+        self._verb("margin", X.dtype)(self._bits(X), rows, theta, out)
 
     def apply(
         self,

@@ -33,9 +33,10 @@ class Problem:
     Attributes
     ----------
     X : ndarray of float32 or float64, shape (n_samples, n_features), C-contiguous
-    y : ndarray of X's dtype, shape (n_samples,) or (n_samples, n_outputs)
+        Of one output also float16 or bfloat16, widened to float32 as they are read.
+    y : ndarray of float32 or float64, shape (n_samples,) or (n_samples, n_outputs)
         Binary labels are -1 and +1, those of several classes the classes' numbers.
-    sample_weight : ndarray of X's dtype, shape (n_samples,), or None
+    sample_weight : ndarray of y's dtype, shape (n_samples,), or None
     loss : Loss
     penalty : Penalty
     fit_intercept : bool
@@ -57,7 +58,8 @@ class Problem:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.X.dtype
+        """What is computed in: that of the parameters."""
+        return self.y.dtype
 
 
 @dataclass

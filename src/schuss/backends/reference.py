@@ -69,7 +69,7 @@ class ReferenceBackend:
 
     def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
         with quiet():
-            return margins(X[indices(rows)], theta)
+            return margins(X[indices(rows)].astype(theta.dtype, copy=False), theta)
 
     def variance(
         self, problem: Problem, theta: np.ndarray, rows: Rows
@@ -108,7 +108,7 @@ def samples(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted loss of each row, weighted slope of each margin, and the rows of X."""
     chosen = indices(rows)
-    Xb, y = problem.X[chosen], problem.y[chosen]
+    Xb, y = problem.X[chosen].astype(problem.dtype, copy=False), problem.y[chosen]
     margin = margins(Xb, theta)
     weight = 1 if problem.sample_weight is None else problem.sample_weight[chosen]
     value, slope = problem.loss(margin, y), problem.loss.derivative(margin, y)

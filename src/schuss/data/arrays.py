@@ -29,13 +29,17 @@ __all__ = [
     "check_finite",
     "class_numbers",
     "class_weights",
+    "is_narrow",
+    "parameter_dtype",
     "resolve_dtype",
+    "widened",
 ]
 
 log = logging.getLogger("schuss")
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-ACCEPTED = "float32, float64, float16, integer or bool"
+ACCEPTED = "float32, float64, float16, bfloat16, integer or bool"
+NARROW = ("bfloat16", "float16")
 # Elements looked at together when searching for NaN and infinity: bounds the memory it takes.
 CHUNK = 1 << 20
 
@@ -51,6 +55,24 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any] | None:
     if found not in FLOATS:
         raise InvalidArgument(f"dtype={dtype!r}: expected None, 'float32' or 'float64'.")
     return found
+
+
+def is_narrow(array: np.ndarray) -> bool:
+    """Whether an array holds 16-bit floating-point numbers (bfloat16 is that of ml_dtypes)."""
+    return array.dtype.name in NARROW
+
+
+def parameter_dtype(matrix: np.ndarray) -> np.dtype[Any]:
+    """The dtype that a model of X computes in: float32 where X is stored in 16 bits."""
+    return np.dtype(np.float32) if is_narrow(matrix) else matrix.dtype
+
+
+def widened(matrix: np.ndarray) -> np.ndarray:
+    """The matrix in float32 where it is stored in 16 bits; else as it is."""
+    if not is_narrow(matrix):
+        return matrix
+    log.debug("X: copied once to a C-contiguous array of float32")
+    return matrix.astype(np.float32)
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
@@ -72,7 +94,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
 def _numeric(array: np.ndarray, name: str, dtype: np.dtype[Any] | None) -> np.ndarray:
     """The array in float32 or float64, C-contiguous and aligned; copied only if it must be."""
-    kind = array.dtype.kind
+    kind = "f" if is_narrow(array) else array.dtype.kind
     if kind not in "fiub":
         hint = {
             "c": "; pass the real and imaginary parts as columns",
@@ -100,7 +122,7 @@ def check_finite(array: np.ndarray, name: str) -> None:
     for start in range(0, flat.size, CHUNK):
         chunk = flat[start : start + CHUNK]
         with np.errstate(over="ignore", invalid="ignore"):
-            total = chunk.sum()
+            total = chunk.sum(dtype=np.float32 if chunk.itemsize == 2 else None)
         if np.isfinite(total):
             continue
         bad = np.flatnonzero(~np.isfinite(chunk))
@@ -113,8 +135,13 @@ def check_finite(array: np.ndarray, name: str) -> None:
             )
 
 
-def as_matrix(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> np.ndarray:
-    """Return X as a C-contiguous float32 or float64 array of shape (n_samples, n_features)."""
+def as_matrix(
+    X: Any, dtype: np.dtype[Any] | None = None, name: str = "X", narrow: bool = False
+) -> np.ndarray:
+    """Return X as a C-contiguous float32 or float64 array of shape (n_samples, n_features).
+
+    With ``narrow``, and no ``dtype`` asked for, X of 16-bit numbers stays as it is stored.
+    """
     array = as_array(X, name)
     if array.ndim != 2:
         hint = f"; for a single column pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
@@ -125,6 +152,8 @@ def as_matrix(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> np
     if 0 in array.shape:
         what = "rows" if array.shape[0] == 0 else "columns"
         raise DataError(f"{name}: has no {what} (shape {array.shape}).")
+    if narrow and dtype is None and is_narrow(array):
+        dtype = array.dtype.newbyteorder("=")
     matrix = _numeric(array, name, dtype)
     check_finite(matrix, name)
     return matrix
