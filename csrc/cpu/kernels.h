@@ -217,7 +217,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
   double total = 0, norm = 0;
   const S* x = nullptr;
   for (int64_t s = 0; s < rows.count; ++s) {
-    const int64_t i = rows[s], k = s + ahead < rows.sight ? rows[s + ahead] : i;
+    const int64_t i = rows[s], k = rows.upcoming(s, ahead);
     x = problem.X + i * d;
     prefetch_label(problem, k);
     const S* soon = problem.X + rows[s + 2 < rows.sight ? s + 2 : s] * d;
@@ -408,7 +408,7 @@ double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int6
     int64_t row[R];
     for (int r = 0; r < R; ++r) {
       row[r] = rows[s + r];
-      const int64_t k = s + r + ahead < rows.sight ? rows[s + r + ahead] : row[r];
+      const int64_t k = rows.upcoming(s + r, ahead);
       prefetch_label(problem, k);
       x[r] = problem.X + row[r] * d;
       upcoming[r] = problem.X + k * d;
@@ -601,8 +601,11 @@ Outcome descend_batches(const RowKernels<S>& kernels, const VectorKernels<T>& ve
   for (int64_t begin = 0, step = 0; begin < rows.count; begin += batch_size, ++step) {
     const int64_t count = smaller(batch_size, rows.count - begin);
     const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
-                     rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
-                     rows.sight - begin};
+                     rows.wide ? rows.wide + begin : nullptr,
+                     rows.start + begin,
+                     count,
+                     rows.sight - begin,
+                     rows.asked ? rows.asked + begin : nullptr};
     const int64_t tiles = (count + tile_rows - 1) / tile_rows;
     const T* tile = tiles == 1 ? scratch.partial : nullptr;
     if (!tile)
@@ -703,6 +706,21 @@ void permute(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, I* o
     permute_in<uint64_t>(image, start, stop, out);
 }
 
+// Rows at places start <= p < stop, counted from the first buffer's begin.
+template <class I>
+void mix(const Pattern<I>& pattern, int64_t start, int64_t stop, I* __restrict out) {
+  for (int64_t done = start; done < stop;) {
+    const int64_t buffer = done / pattern.size;
+    const int64_t count = smaller(stop, (buffer + 1) * pattern.size) - done;
+    const int64_t first = done - buffer * pattern.size + pattern.turned[buffer];
+    const I *block = pattern.block + first, *row = pattern.row + first;
+    const I* starts = pattern.starts + buffer * pattern.blocks;
+    for (int64_t k = 0; k < count; ++k) out[k] = starts[block[k]] + row[k];
+    done += count;
+    out += count;
+  }
+}
+
 // ---- The ceiling ----
 //
 // Reads the rows and does nothing with them but add: what any kernel is measured against.
@@ -789,6 +807,8 @@ constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* 
           over_rows<float16>(),
           permute<int32_t>,
           permute<int64_t>,
+          mix<int32_t>,
+          mix<int64_t>,
           single,
           wide,
           ceilings};

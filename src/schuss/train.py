@@ -247,7 +247,9 @@ def fit(
     problem = dataclasses.replace(
         objective, sample_weight=step_weights(the_order, weights, train_rows)
     )
-    facts = order_facts(engine, n, rows_per_step, seed, targets, weights, train_rows)
+    facts = order_facts(
+        engine, n, rows_per_step, seed, targets, weights, train_rows, matrix.nbytes // n_all
+    )
     visits = visits_of(the_order, facts)
     frequency = among_all_rows(the_order.frequency(facts), train_rows, n_all)
     warn_if_sorted(the_order, targets, train_rows)
@@ -471,7 +473,10 @@ def batches(
     # fit draws by weights in the dtype of X.
     narrow = data.dtype in (np.float16, np.float32)
     weights = arrays.as_weights(sample_weight, n, np.dtype(np.float32 if narrow else np.float64))
-    facts = orders.Facts(n, size, seed, labels, weights, choose("auto").permute)
+    engine = choose("auto")
+    facts = orders.Facts(
+        n, size, seed, labels, weights, engine.permute, engine.mix, data.nbytes // n
+    )
     visits = visits_of(orders.get(order), facts)
     return _batches(data, targets, visits, epoch, size, n // size * size if drop_last else n)
 

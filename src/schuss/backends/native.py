@@ -9,7 +9,7 @@ import numpy as np
 
 from schuss import _native
 from schuss.backends.compiled import Memory, Objective, Steps
-from schuss.backends.protocol import Rows
+from schuss.backends.protocol import Route, Rows
 from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
 
@@ -61,6 +61,11 @@ class NativeKernels:
         return X.view(np.uint16) if X.itemsize == 2 else X
 
     @staticmethod
+    def _visit(rows: Rows) -> Any:
+        """A route goes to the extension as a pair of arrays."""
+        return (rows.rows, rows.upcoming) if isinstance(rows, Route) else rows
+
+    @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
         return getattr(_native, f"{name}_{dtype.name}")
 
@@ -69,7 +74,7 @@ class NativeKernels:
     ) -> tuple[float, float, int]:
         parameters = self._parameters(memory)
         verb = self._verb("descend_samples", objective.X.dtype)
-        loss, norm = verb(self._data(objective), rows, self._steps(steps), parameters)
+        loss, norm = verb(self._data(objective), self._visit(rows), self._steps(steps), parameters)
         return loss, norm, parameters.averaged
 
     def descend_batches(
@@ -84,7 +89,7 @@ class NativeKernels:
         parameters = self._parameters(memory)
         loss, norm = self._verb("descend_batches", objective.X.dtype)(
             self._data(objective),
-            rows,
+            self._visit(rows),
             batch_size,
             self._rules[steps.rule.formula],
             self._steps(steps),
@@ -102,7 +107,7 @@ class NativeKernels:
         threads: int,
     ) -> float:
         verb = self._verb("add_gradient", objective.X.dtype)
-        loss: float = verb(self._data(objective), rows, theta, total, threads)
+        loss: float = verb(self._data(objective), self._visit(rows), theta, total, threads)
         return loss
 
     def finish_step(
@@ -124,11 +129,13 @@ class NativeKernels:
         self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
     ) -> tuple[float, float]:
         verb = self._verb("variance", objective.X.dtype)
-        result: tuple[float, float] = verb(self._data(objective), rows, theta, gradient)
+        result: tuple[float, float] = verb(
+            self._data(objective), self._visit(rows), theta, gradient
+        )
         return result
 
     def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._verb("margin", X.dtype)(self._bits(X), rows, theta, out)
+        self._verb("margin", X.dtype)(self._bits(X), self._visit(rows), theta, out)
 
     def apply(
         self,
@@ -149,6 +156,17 @@ class NativeKernels:
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
         _native.permute(n, keys, start, out)
+
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        out: np.ndarray,
+    ) -> None:
+        self._verb("mix", out.dtype)(block, row, starts, turned, start, out)
 
 
 class NativeOutputKernels(NativeKernels):
