@@ -207,7 +207,7 @@ class Table(Generic[S]):
         >>> schuss.losses.get("huber(epsilon=2)")
         schuss.losses.huber(epsilon=2.0)
         >>> schuss.orders.get("blocks(rows=1024)").buffer
-        64
+        16
         """
         if isinstance(value, self.base):
             return value
