@@ -86,7 +86,8 @@ def _make(name: str, threads: int | None) -> Backend:
         return ReferenceBackend()
     from schuss.backends.compiled import CompiledBackend
 
-    return CompiledBackend(name, _kernels(name), usable_threads(threads))
+    threads = usable_threads(threads)
+    return CompiledBackend(name, _kernels(name), threads if name == "native" else 1)
 
 
 def choose(

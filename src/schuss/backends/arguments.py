@@ -71,9 +71,13 @@ class Data(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """Which rows, in order: indices, or the range from ``start`` where ``rows`` is empty."""
+    """Which rows, in order: indices, or the range from ``start`` where ``rows`` is empty.
+
+    ``asked``, where it is not empty, are the rows to be fetched meanwhile.
+    """
 
     rows: np.ndarray
+    asked: np.ndarray
     start: int
     n_rows: int
 

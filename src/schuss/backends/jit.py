@@ -139,11 +139,12 @@ class JitKernels:
 
     @staticmethod
     def _visit(rows: Rows) -> Visit:
-        if isinstance(rows, Route):
-            rows = rows.rows
+        nothing = _read_only(np.empty(0, np.int32))
         if isinstance(rows, tuple):
-            return Visit(_read_only(np.empty(0, np.int32)), *rows)
-        return Visit(_read_only(rows), 0, int(rows.size))
+            return Visit(nothing, nothing, *rows)
+        if isinstance(rows, Route):
+            return Visit(_read_only(rows.rows), _read_only(rows.upcoming), 0, int(rows.rows.size))
+        return Visit(_read_only(rows), nothing, 0, int(rows.size))
 
     @staticmethod
     def _rule(rule: Rule) -> int:
