@@ -134,6 +134,7 @@ struct RowKernels {
 
 template <class T>
 struct OutputKernels;  // outputs_problem.h
+struct SparseSet;      // sparse_problem.h
 
 // One instruction set's measuring kernels, for the lab; flops are those of one round.
 struct Ceilings {
@@ -154,6 +155,7 @@ struct InstructionSet {
   void (*permute_wide)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int64_t*);
   const OutputKernels<float>* single_outputs;
   const OutputKernels<double>* wide_outputs;
+  const SparseSet* sparse;
   const Ceilings* ceilings;
 };
 

@@ -13,6 +13,7 @@ from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
 from schuss.data.container import check_writable
+from schuss.data.sparse import CSR
 from schuss.errors import DataError, InvalidArgument, InvalidType, NotYet, SchussWarning
 from schuss.formulas.bijection import index_dtype, permute, round_keys
 from schuss.formulas.losses import Loss
@@ -193,6 +194,16 @@ def count_outputs(targets: np.ndarray, classes: np.ndarray | None, loss: Loss) -
         assert classes is not None
         return int(classes.size)
     return int(targets.shape[1]) if targets.ndim == 2 else 1
+
+
+def one_kind(matrix: np.ndarray | CSR, n_outputs: int) -> np.ndarray:
+    """A dense matrix as it is; sparse rows are trained with one output."""
+    if isinstance(matrix, CSR):
+        raise InvalidArgument(
+            f"X: sparse rows are trained with one output, and here are {n_outputs}; pass "
+            "X.toarray(), or train each output by itself (Result.one_against_rest joins classes)."
+        )
+    return matrix
 
 
 def combine(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:

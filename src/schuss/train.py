@@ -10,7 +10,7 @@ import numpy as np
 
 from schuss import curvature
 from schuss.backends import Backend, Problem, State, choose
-from schuss.backends.protocol import Rows, coef_and_intercept
+from schuss.backends.protocol import Rows, changes_all_weights, coef_and_intercept
 from schuss.checks import (
     DEFAULT_BATCH_SIZE,
     among_all_rows,
@@ -29,6 +29,7 @@ from schuss.checks import (
     combine,
     count_outputs,
     encode,
+    one_kind,
     order_facts,
     parameters,
     progress_of,
@@ -43,6 +44,7 @@ from schuss.checks import (
 from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
+from schuss.data.sparse import as_rows, is_sparse
 from schuss.errors import DataError
 from schuss.evaluation import evaluator, validation_data, validator
 from schuss.formulas import losses, rules
@@ -224,7 +226,7 @@ def fit(
     refuse_unsupported(asynchronous, comm)
     the_loss, the_rule = losses.get(loss), rules.get(rule)
     penalty = check_penalty(alpha, l1_ratio, the_rule)
-    matrix = arrays.as_matrix(X, arrays.resolve_dtype(dtype), narrow=True)
+    matrix = as_rows(X, arrays.resolve_dtype(dtype), narrow=True)
     n_all, n_features = matrix.shape
     computed = arrays.parameter_dtype(matrix)
     targets, classes = encode(y, n_all, computed, the_loss)
@@ -242,7 +244,7 @@ def fit(
     the_order = orders.get(order)
     n_outputs = count_outputs(targets, classes, the_loss)
     if n_outputs > 1:
-        matrix = arrays.widened(matrix)
+        matrix = arrays.widened(one_kind(matrix, n_outputs))
     objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept), n_outputs)
     problem = dataclasses.replace(
         objective, sample_weight=step_weights(the_order, weights, train_rows)
@@ -338,6 +340,9 @@ def fit(
         config=config,
         make_result=make_result,
         explain=explain,
+        changes_all_weights=changes_all_weights(
+            the_rule, bool(state.clip_norm), config["average"] is not None, penalty.l1
+        ),
     )
     run = Run(plan, state, check_callbacks(callbacks), checkpoint, progress_of(progress))
     result: Result = run.execute()
@@ -393,13 +398,13 @@ def gradient(
     (0.5, array([-1.5]), -1.0)
     """
     the_loss = losses.get(loss)
-    matrix = arrays.as_matrix(X, narrow=True)
+    matrix = as_rows(X, narrow=True)
     n, d = matrix.shape
     computed = arrays.parameter_dtype(matrix)
     targets, classes = encode(y, n, computed, the_loss)
     n_outputs = count_outputs(targets, classes, the_loss)
     if n_outputs > 1:
-        matrix = arrays.widened(matrix)
+        matrix = arrays.widened(one_kind(matrix, n_outputs))
     weights = arrays.as_weights(sample_weight, n, computed)
     theta = parameters(coef, intercept, d, computed, n_outputs=n_outputs)
     engine = choose(backend, the_loss)
@@ -457,7 +462,7 @@ def batches(
     [2, 2, 1]
     """
     check_flags(drop_last=drop_last)
-    data = arrays.as_array(X, "X")
+    data = X.tocsr() if is_sparse(X) else arrays.as_array(X, "X")
     if data.ndim == 0 or data.shape[0] == 0:
         raise DataError(f"X: expected at least one row, got shape {data.shape}.")
     n = data.shape[0]
