@@ -98,8 +98,8 @@ std::vector<int64_t> cuts_of(const Matrix& matrix, int threads) {
 
 template <class T>
 struct Workspace {
-  std::vector<T> slopes;
-  std::vector<double> loss, total, paid, sum, counted;
+  std::vector<T> slopes, paid;
+  std::vector<double> loss, total, sum, counted;
   std::vector<int64_t> cuts;
 
   Workspace(const Matrix& matrix, int64_t rows, int threads)

@@ -22,10 +22,11 @@ constexpr double least_scale = 1e-9;
 template <class T, Penalties kind>
 struct Weights {
   static constexpr bool soft = kind == Penalties::l1, averaged = kind == Penalties::averaged;
-  T* v;
-  double *paid, *sum, *counted;
+  T *v, *paid;
+  double *sum, *counted;
   int64_t low, high;
   double scale = 1, inverse = 1, owed = 0;
+  T debt = 0;       // what is owed, rounded as it is paid: the parts of it add up to it
   double span = 0;  // sum of the scales of all iterates so far
 
   Weights(T* theta, const SparseScratch<T>& scratch, int64_t first, int64_t last)
@@ -37,7 +38,7 @@ struct Weights {
         high(last) {}
 
   // Weight j over the scale.
-  T at(int64_t j) const { return soft ? shrink_towards_zero(v[j], T(owed - paid[j])) : v[j]; }
+  T at(int64_t j) const { return soft ? shrink_towards_zero(v[j], debt - paid[j]) : v[j]; }
 
   void add(int64_t j, T change) {
     if (averaged) {
@@ -45,7 +46,7 @@ struct Weights {
       counted[j] = span;
     }
     v[j] = at(j) + change;
-    if (soft) paid[j] = owed;
+    if (soft) paid[j] = debt;
   }
 
   // Brings the columns it owns to date: weight j is v[j] from here on.
@@ -59,7 +60,7 @@ struct Weights {
       if (soft) paid[j] = 0;
     }
     scale = inverse = 1;
-    owed = span = 0;
+    owed = debt = span = 0;
   }
 
   // The L2 penalty of one step, before its gradient is added in units of the scale.
@@ -75,7 +76,7 @@ struct Weights {
 
   // The L1 penalty, after it.
   void soften(double amount) {
-    if (soft) owed += amount * inverse;
+    if (soft) debt = T(owed += amount * inverse);
     if (averaged) span += scale;
   }
 
@@ -89,6 +90,10 @@ struct Weights {
 
 // ---- Shared primitives ----
 
+// Numbers that lie apart are loaded and stored one by one: to pack them into vectors, as a compiler
+// would, takes longer than what a vector saves.
+#define SCHUSS_ONE_BY_ONE asm volatile("")
+
 // Sum of the entries begin <= k < end times their weights over the scale, in partial sums that
 // overlap.
 template <class T, class I, class W>
@@ -96,7 +101,10 @@ SCHUSS_INLINE T dot(const T* data, const I* indices, int64_t begin, int64_t end,
   T part[4] = {};
   int64_t k = begin;
   for (; k + 4 <= end; k += 4)
-    for (int r = 0; r < 4; ++r) part[r] += data[k + r] * weights.at(indices[k + r]);
+    for (int r = 0; r < 4; ++r) {
+      SCHUSS_ONE_BY_ONE;
+      part[r] += data[k + r] * weights.at(indices[k + r]);
+    }
   for (; k < end; ++k) part[0] += data[k] * weights.at(indices[k]);
   return (part[0] + part[1]) + (part[2] + part[3]);
 }
@@ -136,10 +144,15 @@ inline void for_entries(const SparseProblem<T, I>& problem, int64_t i, int64_t l
   int64_t begin = problem.begin(i), end = problem.begin(i + 1);
   if (low > 0) begin = first_from(problem.indices, begin, end, low);
   if (high < problem.d) end = first_from(problem.indices, begin, end, high);
-  for (int64_t k = begin; k < end; ++k) visit(int64_t(problem.indices[k]), problem.data[k]);
+  for (int64_t k = begin; k < end; ++k) {
+    SCHUSS_ONE_BY_ONE;
+    visit(int64_t(problem.indices[k]), problem.data[k]);
+  }
 }
 
-// What the processor is asked for ahead of its use: where a row begins, then its entries.
+// What the processor is asked for ahead of its use: where a row begins; its entries, into the
+// second-level cache, which has more room on the way to it; then from there into the first, so that
+// the weights' places are known early.
 template <class T, class I>
 SCHUSS_INLINE void prefetch_begin(const SparseProblem<T, I>& problem, int64_t i) {
   if (problem.narrow)
@@ -151,16 +164,23 @@ SCHUSS_INLINE void prefetch_begin(const SparseProblem<T, I>& problem, int64_t i)
 template <class T, class I>
 SCHUSS_INLINE void prefetch_entries(const SparseProblem<T, I>& problem, int64_t i) {
   const int64_t begin = problem.begin(i), count = problem.begin(i + 1) - begin;
-  prefetch_row(problem.data + begin, count);
   prefetch_row(problem.indices + begin, count);
+  prefetch_row(problem.data + begin, count);
+}
+template <class T, class I>
+SCHUSS_INLINE void fetch_entries(const SparseProblem<T, I>& problem, int64_t i) {
+  const int64_t begin = problem.begin(i), count = problem.begin(i + 1) - begin;
+  fetch_row(problem.indices + begin, count);
+  fetch_row(problem.data + begin, count);
 }
 
-constexpr int64_t entries_ahead = 8, begins_ahead = 16;  // rows
+constexpr int64_t begins_ahead = 32, entries_ahead = 16, fetched_ahead = 2;  // rows
 
 template <class T, class I>
 SCHUSS_INLINE void look_ahead(const SparseProblem<T, I>& problem, const Rows& rows, int64_t s) {
   if (s + begins_ahead < rows.sight) prefetch_begin(problem, rows[s + begins_ahead]);
   if (s + entries_ahead < rows.sight) prefetch_entries(problem, rows[s + entries_ahead]);
+  if (s + fetched_ahead < rows.sight) fetch_entries(problem, rows[s + fetched_ahead]);
 }
 
 template <class T, class Loss>
@@ -205,7 +225,10 @@ Outcome walk_rows(typename SparseKernels<T, I>::Weigh weigh, const SparseProblem
     const double rate = update.constants[s * update.stride];
     weights.decay(1 - rate * update.l2);
     const T change = T(-rate * weights.inverse) * slope;
-    for (int64_t k = begin; k < end; ++k) weights.add(indices[k], change * data[k]);
+    for (int64_t k = begin; k < end; ++k) {
+      SCHUSS_ONE_BY_ONE;
+      weights.add(indices[k], change * data[k]);
+    }
     weights.soften(rate * update.l1);
     if (problem.fit_intercept) b -= T(rate) * slope;
     if (state.average) {

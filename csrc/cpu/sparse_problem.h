@@ -31,7 +31,7 @@ struct SparseScratch {
   T* slopes;            // (wave_tiles * tile_rows,): of the rows of a wave
   double* loss;         // (wave_tiles,)
   double* total;        // (d + 1,): a summed gradient
-  double* paid;         // (d,): what of the L1 penalty a weight has had
+  T* paid;              // (d,): what of the L1 penalty a weight has had
   double* sum;          // (d,): of a weight over the iterates, for the average
   double* counted;      // (d,): up to where that sum goes
   const int64_t* cuts;  // (pieces + 1,): columns at which threads divide the weights, 0 ... d

@@ -271,11 +271,10 @@ class JitSparseKernels(JitKernels):
 
     @staticmethod
     def _data(o: Objective, number: int) -> SparseData:
-        rows = (_read_only(array) for array in (o.X.data, o.X.indices, o.X.indptr))
-        y, weight = _read_only(o.y), _read_only(o.weight)
-        return SparseData(
-            *rows, y, weight, number, o.loss_parameters.astype(y.dtype), o.fit_intercept
-        )
+        X, p = o.X, o.loss_parameters.astype(o.y.dtype)
+        arrays = (_read_only(v) for v in (X.data, X.indices, X.indptr, o.y, o.weight))
+        data, indices, indptr, y, weight = arrays
+        return SparseData(data, indices, indptr, y, weight, number, p, o.fit_intercept)
 
     def descend_batches(
         self,

@@ -48,24 +48,22 @@ def dot(data, indices, begin, end, w):  # type: ignore[no-untyped-def]
 @njit(**FAST, forceinline=True)
 def soft_dot(data, indices, begin, end, v, paid, owed):  # type: ignore[no-untyped-def]
     """The same over the scale, of weights that may owe a part of the L1 penalty."""
-    T = v.dtype.type
     if not paid.size:
         return dot(data, indices, begin, end, v)
-    total = T(0)
+    total = v.dtype.type(0)
     for k in range(begin, end):
         j = indices[k]
-        total += data[k] * soften(v[j], T(owed - paid[j]))
+        total += data[k] * soften(v[j], owed - paid[j])
     return total
 
 
 @njit(**FAST, forceinline=True)
 def add_entries(change, data, indices, begin, end, v, paid, owed, sums, counted, span):  # type: ignore[no-untyped-def]
     """Add ``change`` times the entries to their weights, which are brought to date."""
-    T = v.dtype.type
     if paid.size:
         for k in range(begin, end):
             j = indices[k]
-            v[j] = soften(v[j], T(owed - paid[j])) + change * data[k]
+            v[j] = soften(v[j], owed - paid[j]) + change * data[k]
             paid[j] = owed
     elif sums.size:
         for k in range(begin, end):
@@ -89,7 +87,7 @@ def settle(v, scale, factor, paid, owed, sums, counted, span):  # type: ignore[n
             sums[j] += v[j] * (span - counted[j])
             counted[j] = 0
         if paid.size:
-            v[j] = soften(v[j], T(owed - paid[j]))
+            v[j] = soften(v[j], owed - paid[j])
             paid[j] = 0
         v[j] = T(factor * T(scale * v[j]))
 
@@ -111,7 +109,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
         theta, average, averaged = parameters.theta, parameters.average, parameters.averaged
         d, T = theta.size - 1, theta.dtype.type
         v, b = theta[:d], theta[d]
-        paid = np.zeros(d if updates.l1 > 0 else 0)
+        paid = np.zeros(d if updates.l1 > 0 else 0, theta.dtype)
         sums = np.zeros(d if average.size else 0)
         counted = np.zeros(sums.size)
         total = norm = owed = span = 0.0
@@ -119,11 +117,11 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
         for s in range(visit.n_rows):
             i = row_of(visit, s)
             begin, end = indptr[i], indptr[i + 1]
-            sum_ = soft_dot(data, indices, begin, end, v, paid, owed)
+            sum_ = soft_dot(data, indices, begin, end, v, paid, T(owed))
             value, slope = weigh(rows, i, T(scale) * sum_ + b)
             total += value
             if s == visit.n_rows - 1:
-                settle(v, scale, 1.0, paid, owed, sums, counted, span)
+                settle(v, scale, 1.0, paid, T(owed), sums, counted, span)
                 scale, inverse, owed, span = 1.0, 1.0, 0.0, 0.0
                 for j in range(d):
                     norm += float(v[j]) * v[j]
@@ -136,13 +134,13 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
             rate = updates.constants[s if updates.constants.shape[0] > 1 else 0, 0]
             keep = 1.0 - rate * updates.l2
             if scale * keep < LEAST_SCALE:
-                settle(v, scale, keep, paid, owed, sums, counted, span)
+                settle(v, scale, keep, paid, T(owed), sums, counted, span)
                 scale, inverse, owed, span = 1.0, 1.0, 0.0, 0.0
             elif keep != 1:
                 scale *= keep
                 inverse = 1 / scale
             change = T(-rate * inverse) * slope
-            add_entries(change, data, indices, begin, end, v, paid, owed, sums, counted, span)
+            add_entries(change, data, indices, begin, end, v, paid, T(owed), sums, counted, span)
             owed += rate * updates.l1 * inverse
             span += scale
             if rows.fit_intercept:
@@ -150,7 +148,7 @@ def _descend_samples(digest: str) -> Callable[..., Any]:
             if average.size:
                 averaged += 1
                 average[d] += (b - average[d]) / averaged
-        settle(v, scale, 1.0, paid, owed, sums, counted, span)
+        settle(v, scale, 1.0, paid, T(owed), sums, counted, span)
         if average.size and visit.n_rows:
             into_average(average, averaged, visit.n_rows, sums)
         theta[d] = b
@@ -234,7 +232,7 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
         theta, average, averaged = parameters.theta, parameters.average, parameters.averaged
         d, T = theta.size - 1, theta.dtype.type
         v, b = theta[:d], theta[d]
-        paid = np.zeros(d if updates.l1 > 0 else 0)
+        paid = np.zeros(d if updates.l1 > 0 else 0, theta.dtype)
         sums = np.zeros(d if average.size else 0)
         counted = np.zeros(sums.size)
         slopes = np.empty(min(batch_size, visit.n_rows), theta.dtype)
@@ -246,12 +244,12 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
             bias = T(0)
             for s in range(count):
                 i = row_of(visit, begin + s)
-                sum_ = soft_dot(data, indices, indptr[i], indptr[i + 1], v, paid, owed)
+                sum_ = soft_dot(data, indices, indptr[i], indptr[i + 1], v, paid, T(owed))
                 value, slopes[s] = weigh(rows, i, T(scale) * sum_ + b)
                 summed += value
                 bias += slopes[s]
             if begin + count == visit.n_rows:
-                settle(v, scale, 1.0, paid, owed, sums, counted, span)
+                settle(v, scale, 1.0, paid, T(owed), sums, counted, span)
                 scale, inverse, owed, span = 1.0, 1.0, 0.0, 0.0
                 total = (count * updates.l2) * v.astype(np.float64)
                 for s in range(count):
@@ -266,7 +264,7 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
             rate = updates.constants[step if updates.constants.shape[0] > 1 else 0, 0]
             keep = 1.0 - rate * updates.l2
             if scale * keep < LEAST_SCALE:
-                settle(v, scale, keep, paid, owed, sums, counted, span)
+                settle(v, scale, keep, paid, T(owed), sums, counted, span)
                 scale, inverse, owed, span = 1.0, 1.0, 0.0, 0.0
             elif keep != 1:
                 scale *= keep
@@ -275,7 +273,7 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
             for s in range(count):
                 i = row_of(visit, begin + s)
                 first, last, part = indptr[i], indptr[i + 1], change * slopes[s]
-                add_entries(part, data, indices, first, last, v, paid, owed, sums, counted, span)
+                add_entries(part, data, indices, first, last, v, paid, T(owed), sums, counted, span)
             owed += rate * updates.l1 * inverse
             span += scale
             if rows.fit_intercept:
@@ -285,7 +283,7 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
                 average[d] += (b - average[d]) / averaged
             begin += count
             step += 1
-        settle(v, scale, 1.0, paid, owed, sums, counted, span)
+        settle(v, scale, 1.0, paid, T(owed), sums, counted, span)
         if average.size and step:
             into_average(average, averaged, step, sums)
         theta[d] = b
