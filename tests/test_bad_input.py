@@ -314,7 +314,7 @@ BAD_ARGUMENTS = [
     ({"threads": 0}, InvalidArgument, "threads=0: .*>= 1"),
     ({"threads": 0, "backend": "reference"}, InvalidArgument, "threads=0: .*>= 1"),
     ({"threads": "two"}, InvalidType, "threads='two': expected an integer"),
-    ({"asynchronous": True}, NotYet, "asynchronous=True is not supported yet"),
+    ({"asynchronous": True}, InvalidArgument, r"asynchronous=True: X is dense"),
     ({"comm": Chars()}, NotYet, "comm=<an object>: .*not supported yet"),
     ({"callbacks": 3}, InvalidType, "callbacks: 3 is not callable"),
     ({"callbacks": [print, "x"]}, InvalidType, "callbacks: 'x' is not callable"),

@@ -13,6 +13,7 @@ import pytest
 from support import (
     all_losses,
     assert_same_bits,
+    backend_or_skip,
     descended,
     labels,
     row_forms,
@@ -534,3 +535,72 @@ def test_two_million_columns_take_no_time_per_step(compiled):
             )
             assert result.history.seconds[-1] < 5
     assert isinstance(DataTypeError("x"), TypeError)
+
+
+# ---------------------------------------------------------------------------------- asynchronous
+
+
+def many_rows(n=4000, d=500, seed=3):
+    rng = np.random.default_rng(seed)
+    S = sp.random(n, d, density=0.02, format="csr", random_state=seed)
+    return S, np.where(S @ rng.normal(size=d) + 0.1 * rng.normal(size=n) > 0, "yes", "no")
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-3, 1.0])
+def test_one_asynchronous_thread_is_the_sequential_run(compiled, dtype, alpha):
+    S, y = many_rows()
+    options = {
+        "loss": "log_loss",
+        "alpha": alpha,
+        "learning_rate": 0.5,
+        "epochs": 2,
+        "dtype": dtype.name,
+        "backend": compiled.name,
+        "threads": 1,
+    }
+    free = schuss.fit(S, y, asynchronous=True, **options)
+    run = schuss.fit(S, y, batch_size=1, **options)
+    tolerance = 2e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(free.coef, run.coef, atol=tolerance)
+    np.testing.assert_allclose(free.history.train_loss, run.history.train_loss, rtol=tolerance)
+    assert free.config["asynchronous"] and "asynchronous" not in run.config
+    assert free.asynchrony["observed"] == free.asynchrony["conflict_rate"] == 0
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("name", ["jit", "native"])
+@pytest.mark.parametrize("alpha", [0.0, 1e-4])
+def test_asynchronous_threads_reach_the_loss_of_the_sequential_run(name, alpha, tmp_path):
+    backend_or_skip(name)
+    S, y = many_rows()
+    options = {"loss": "log_loss", "alpha": alpha, "epochs": 5, "evaluate": "full"}
+    run = schuss.fit(S, y, batch_size=1, backend=name, **options)
+    free = schuss.fit(S, y, asynchronous=True, threads=3, backend=name, **options)
+    assert abs(free.history.train_loss[-1] / run.history.train_loss[-1] - 1) < 0.05
+    report = free.asynchrony
+    assert report["threads"] == 3 and report["observed"] == 5 * 4000 // 16
+    assert 0 <= report["conflict_rate"] <= 1
+    assert 0 <= report["mean_staleness"] <= report["max_staleness"] < 20_000
+    free.save(tmp_path / "model.npz")
+    assert schuss.load(tmp_path / "model.npz").asynchrony == report
+    assert run.asynchrony is None
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"rule": "adam"}, r"rule='adam\(.*expected 'sgd' without momentum"),
+        ({"rule": "sgd(momentum=0.9)"}, r"rule='sgd\(momentum=0\.9.*without momentum"),
+        ({"batch_size": 32}, "batch_size=32; expected 1"),
+        ({"accumulate": 2}, "accumulate=2; expected 1"),
+        ({"alpha": 0.1, "l1_ratio": 0.5}, r"L1 penalty .*expected l1_ratio=0"),
+        ({"clip_norm": 1.0}, r"clip_norm=1\.0; expected None"),
+        ({"average": True}, "average=True; expected False"),
+        ({"backend": "reference"}, r"backend='reference' runs on one thread; expected 'native'"),
+        ({"alpha": 10.0, "learning_rate": 0.1}, r"learning_rate \* alpha is 1 at step 0"),
+    ],
+)
+def test_what_cannot_be_asynchronous_is_named(arguments, message):
+    S, y = many_rows(200)
+    with pytest.raises(InvalidArgument, match=f"^asynchronous=True: .*{message}"):
+        schuss.fit(S, y, **{"loss": "log_loss", "asynchronous": True, **arguments})

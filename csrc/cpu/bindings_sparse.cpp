@@ -197,6 +197,51 @@ std::pair<double, double> descend_batches(const SparseData& data, const py::obje
   });
 }
 
+// Returns the summed loss, and of the updates that were looked at: how many, how many met
+// another's, and how many updates others made meanwhile, in sum and at most.
+template <class T>
+py::tuple descend_freely(const SparseData& data, const py::object& rows, const Steps& steps,
+                         py::array theta, const py::array& scales, int threads) {
+  return with_index(data.matrix, [&](auto index) {
+    using I = decltype(index);
+    const auto problem = data.view_as<T, I>();
+    const Rows order = rows_of(rows);
+    const Update update = steps.view_as(order.count, 1);
+    T* parameters = target<T>(theta, problem.d + 1, "theta");
+    int64_t longest = 0;
+    if (threads > 1)
+      for (int64_t i = 0; i < problem.n; ++i)
+        longest = std::max(longest, problem.begin(i + 1) - problem.begin(i));
+    const int64_t crew = std::max(1, threads), width = (longest + 31) / 16 * 16;
+    std::vector<int64_t> done(size_t(8 * crew));
+    std::vector<T> seen(size_t(crew * width));
+    std::vector<double> loss(size_t(crew), 0.0);
+    std::vector<Meetings> meetings(size_t(crew), Meetings{});
+    FreeScratch<T> scratch{view<double>(scales, order.count + 1, "scales"),
+                           0,
+                           done.data(),
+                           seen.data(),
+                           width,
+                           loss.data(),
+                           meetings.data()};
+    const auto& table = kernels<T, I>();
+    with_crew<int>(threads, [&](Crew crew) {
+      table.descend_freely(table.weigh[data.loss], problem, order, update, parameters, scratch,
+                           crew);
+      return 0;
+    });
+    double summed = 0;
+    Meetings all{};
+    for (int64_t r = 0; r < crew; ++r) {
+      const Meetings& one = meetings[size_t(r)];
+      summed += loss[size_t(r)];
+      all = {all.looked_at + one.looked_at, all.conflicts + one.conflicts, all.delay + one.delay,
+             std::max(all.longest, one.longest)};
+    }
+    return py::make_tuple(summed, all.looked_at, all.conflicts, all.delay, all.longest);
+  });
+}
+
 // Adds to `total` (d + 1,) and returns the summed loss.
 template <class T>
 double add_gradient(const SparseData& data, const py::object& rows, const py::array& theta,
@@ -271,6 +316,7 @@ template <class T>
 void add_verbs(py::module_& m, const std::string& suffix) {
   m.def(("sparse_descend_samples_" + suffix).c_str(), descend_samples<T>);
   m.def(("sparse_descend_batches_" + suffix).c_str(), descend_batches<T>);
+  m.def(("sparse_descend_freely_" + suffix).c_str(), descend_freely<T>);
   m.def(("sparse_add_gradient_" + suffix).c_str(), add_gradient<T>);
   m.def(("sparse_finish_step_" + suffix).c_str(), finish_step<T>);
   m.def(("sparse_variance_" + suffix).c_str(), variance<T>);

@@ -461,6 +461,90 @@ Outcome descend_all(typename SparseKernels<T, I>::Weigh weigh, const VectorKerne
   return outcome;
 }
 
+// ---- Asynchronous descent ----
+//
+// Each member takes rows that nobody has taken yet and changes the weights that all share, without
+// a lock (Niu, Recht, Re, Wright, Hogwild!, 2011). An update of one weight may be lost where two
+// meet. Weights are atomic in the relaxed sense, plain loads and stores to the processor. The scale
+// of the L2 penalty is a function of the step alone, and so needs no sharing.
+
+constexpr int64_t rows_taken = 64;  // at a time
+constexpr int64_t look_every = 16;  // updates
+
+template <class T>
+struct Shared {
+  T* v;
+  T at(int64_t j) const {
+    T value;
+    __atomic_load(v + j, &value, __ATOMIC_RELAXED);
+    return value;
+  }
+  void put(int64_t j, T value) { __atomic_store(v + j, &value, __ATOMIC_RELAXED); }
+};
+
+// Updates that the others have made.
+template <class T>
+inline int64_t made_by_others(const FreeScratch<T>& scratch, Crew crew) {
+  int64_t made = 0;
+  for (int r = 0; r < crew.size; ++r)
+    if (r != crew.rank) made += __atomic_load_n(scratch.done + 8 * r, __ATOMIC_RELAXED);
+  return made;
+}
+
+template <class T, class I>
+void descend_freely(typename SparseKernels<T, I>::Weigh weigh, const SparseProblem<T, I>& problem,
+                    const Rows& rows, const Update& update, T* theta, FreeScratch<T>& scratch,
+                    Crew crew) {
+  const int64_t d = problem.d;
+  const T* data = problem.data;
+  const I* indices = problem.indices;
+  Shared<T> weights{theta};
+  T* seen = scratch.seen + crew.rank * scratch.width;
+  Meetings met{};
+  double total = 0;
+  int64_t made = 0;
+  for (;;) {
+    const int64_t first = __atomic_fetch_add(&scratch.next, rows_taken, __ATOMIC_RELAXED);
+    if (first >= rows.count) break;
+    for (int64_t s = first; s < smaller(first + rows_taken, rows.count); ++s) {
+      look_ahead(problem, rows, s);
+      const int64_t i = rows[s], begin = problem.begin(i), end = problem.begin(i + 1);
+      const bool look = crew.size > 1 && s % look_every == 0;
+      const int64_t before = look ? made_by_others(scratch, crew) : 0;
+      if (look)
+        for (int64_t k = begin; k < end; ++k) seen[k - begin] = weights.at(indices[k]);
+      const T sum = dot(data, indices, begin, end, weights);
+      const T slope = weigh(problem, i, T(scratch.scales[s]) * sum + weights.at(d), &total);
+      const double rate = update.constants[s * update.stride];
+      const T change = T(-rate * (1 / scratch.scales[s + 1])) * slope;
+      bool conflict = false;
+      for (int64_t k = begin; k < end; ++k) {
+        SCHUSS_ONE_BY_ONE;
+        const T w = weights.at(indices[k]);
+        if (look) conflict |= w != seen[k - begin];
+        weights.put(indices[k], w + change * data[k]);
+      }
+      if (problem.fit_intercept) weights.put(d, weights.at(d) - T(rate) * slope);
+      if (look) {
+        const int64_t delay = made_by_others(scratch, crew) - before;
+        ++met.looked_at;
+        met.conflicts += conflict;
+        met.delay += delay;
+        met.longest = larger(met.longest, delay);
+      }
+      __atomic_store_n(scratch.done + 8 * crew.rank, ++made, __ATOMIC_RELAXED);
+    }
+  }
+  scratch.loss[crew.rank] = total;
+  scratch.meetings[crew.rank] = met;
+  crew.wait();
+  int64_t low, high;
+  share(d, crew, low, high);
+  const double scale = scratch.scales[rows.count];
+  if (scale != 1)
+    for (int64_t j = low; j < smaller(high, d); ++j) theta[j] = T(scale * double(theta[j]));
+}
+
 // ---- The table ----
 
 template <class T, class I, int Row>
@@ -480,6 +564,7 @@ constexpr SparseKernels<T, I> make_table() {
   table.descend_samples = descend_samples<T, I>;
   table.descend_batches = descend_batches<T, I>;
   table.descend_all = descend_all<T, I>;
+  table.descend_freely = descend_freely<T, I>;
   table.add_gradient = add_gradient<T, I>;
   table.variance = variance<T, I>;
   table.margin = margin<T, I>;

@@ -38,8 +38,9 @@ struct SparseScratch {
   int64_t pieces;
 };
 
-// What threads that train at once report: of the updates that were looked at, how many found a
-// weight changed between reading and writing it, and how many updates others had made meanwhile.
+// What members of a crew that train at once find: of the updates looked at, how many saw a weight
+// of their row changed between reading and writing it, and how many updates the others made
+// meanwhile: the sum, and the most.
 struct Meetings {
   int64_t looked_at, conflicts, delay, longest;
 };
@@ -47,13 +48,13 @@ struct Meetings {
 // Memory of asynchronous descent.
 template <class T>
 struct FreeScratch {
-  const double* scales;  // (steps + 1,): the product of the steps' decays; null without L2
-  int64_t* next;         // place of the next rows that nobody has taken
+  const double* scales;  // (steps + 1,): products of the steps' decays up to each; all above 0
+  int64_t next;          // place of the next rows that nobody has taken
   int64_t* done;         // (crew, 8): updates that each member has made, a cache line for each
-  T* seen;               // (crew, longest row): weights as a row's margin found them
-  int64_t longest;
-  double* loss;        // (crew,)
-  Meetings* meetings;  // (crew,)
+  T* seen;               // (crew, width): weights as a row's margin found them
+  int64_t width;         // entries of the longest row, rounded up to whole cache lines
+  double* loss;          // (crew,)
+  Meetings* meetings;    // (crew,)
 };
 
 // One instruction set's kernels for one type of data and one of indices. Losses are called through
@@ -71,8 +72,8 @@ struct SparseKernels {
                              State<T>&, SparseScratch<T>&, Crew);
   Outcome (*descend_all)(Weigh, const VectorKernels<T>&, int rule, const Problem&, const Rows&,
                          int64_t batch_size, const Update&, State<T>&, SparseScratch<T>&, Crew);
-  double (*descend_freely)(Weigh, const Problem&, const Rows&, const Update&, State<T>&,
-                           FreeScratch<T>&, Crew);
+  void (*descend_freely)(Weigh, const Problem&, const Rows&, const Update&, T* theta,
+                         FreeScratch<T>&, Crew);
   void (*add_gradient)(Weigh, const Problem&, const Rows&, const T* theta, SparseScratch<T>&,
                        double* summed, Crew);
   double (*variance)(Weigh, const Problem&, const Rows&, const T* theta, double* loss,

@@ -47,6 +47,13 @@ class Result:
         :meth:`margin`, :meth:`predict` and :meth:`score` then take raw columns and apply it. None
         for a model of :func:`schuss.fit`, whose X is the matrix itself.
 
+    asynchrony : dict or None
+        What the threads of ``fit(asynchronous=True)`` found, at every sixteenth update:
+        ``conflict_rate``, the part of the updates during which another thread changed a weight of
+        the same row, between its reading and its writing; ``mean_staleness`` and
+        ``max_staleness``, the updates that other threads completed meanwhile; ``observed``, how
+        many updates were looked at, and the number of ``threads``.
+
     Examples
     --------
     >>> import numpy as np, schuss
@@ -68,6 +75,7 @@ class Result:
     backend: str = ""
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
+    asynchrony: dict[str, Any] | None = None
 
     @property
     def n_features(self) -> int:
@@ -230,6 +238,7 @@ class Result:
             "backend": self.backend,
             "config": self.config,
             "preprocessing": self.preprocessing,
+            "asynchrony": self.asynchrony,
             "history": plain_columns(self.history.to_dict()),
         }
         try:
@@ -335,4 +344,5 @@ def load(path: str | os.PathLike[str]) -> Result:
         backend=header["backend"],
         config=header["config"],
         preprocessing=header["preprocessing"],
+        asynchrony=header.get("asynchrony"),
     )

@@ -125,6 +125,16 @@ class KernelSet(Protocol):
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None: ...
 
+    def descend_freely(
+        self,
+        objective: Objective,
+        rows: Rows,
+        steps: Steps,
+        memory: Memory,
+        scales: np.ndarray,
+        threads: int,
+    ) -> tuple[float, int, int, int, int]: ...
+
     def apply(
         self,
         rule: Rule,

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -289,6 +290,37 @@ class JitSparseKernels(JitKernels):
         descend = kernels.descend_all if steps.all_weights else kernels.descend_batches
         data, parameters = self._data(objective, number), self._parameters(memory)
         return descend(data, self._visit(rows), batch_size, self._updates(steps), parameters)
+
+    def descend_freely(
+        self,
+        objective: Objective,
+        rows: Rows,
+        steps: Steps,
+        memory: Memory,
+        scales: np.ndarray,
+        threads: int,
+    ) -> tuple[float, int, int, int, int]:
+        kernels, number = self._kernels(objective.loss)
+        data, visit = self._data(objective, number), self._visit(rows)
+        updates, scales = self._updates(steps), _read_only(scales)
+        # A cache line for each thread, so that none waits for another's.
+        done, met = np.zeros((threads, 8), np.int64), np.zeros((threads, 8), np.int64)
+
+        def train(rank: int) -> float:
+            found: float = kernels.descend_freely(
+                data, visit, updates, memory.theta, scales, done, rank, met[rank]
+            )
+            return found
+
+        if threads == 1:
+            loss = train(0)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                loss = sum(pool.map(train, range(threads)))
+        if scales[-1] != 1:
+            memory.theta[:-1] *= memory.theta.dtype.type(scales[-1])
+        looked_at, conflicts, delay = (int(n) for n in met[:, :3].sum(axis=0))
+        return loss, looked_at, conflicts, delay, int(met[:, 3].max())
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
         matrix = (_read_only(array) for array in (X.data, X.indices, X.indptr))

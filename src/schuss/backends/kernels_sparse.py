@@ -314,7 +314,70 @@ def _descend_all(digest: str) -> Callable[..., Any]:
     return descend_all
 
 
+# ---- Asynchronous descent ------------------------------------------------------------------------
+
+# Rows that a thread works on before it leaves the next to others; updates between two looks.
+ROWS_TAKEN = 64
+LOOK_EVERY = 16
+
+
+@njit(**FAST, forceinline=True)
+def made_by_others(done, rank):  # type: ignore[no-untyped-def]
+    """Updates that the other threads have made."""
+    made = 0
+    for r in range(done.shape[0]):
+        if r != rank:
+            made += done[r, 0]
+    return made
+
+
+def _descend_freely(digest: str) -> Callable[..., Any]:
+    def descend_freely(rows, visit, updates, theta, scales, done, rank, met):  # type: ignore[no-untyped-def]
+        _ = digest
+        data, indices, indptr = rows.data, rows.indices, rows.indptr
+        threads, d, T = done.shape[0], theta.size - 1, theta.dtype.type
+        longest = 0
+        for i in range(indptr.size - 1 if threads > 1 else 0):
+            longest = max(longest, indptr[i + 1] - indptr[i])
+        seen = np.empty(longest, theta.dtype)
+        total = 0.0
+        for first in range(rank * ROWS_TAKEN, visit.n_rows, threads * ROWS_TAKEN):
+            for s in range(first, min(first + ROWS_TAKEN, visit.n_rows)):
+                i = row_of(visit, s)
+                begin, end = indptr[i], indptr[i + 1]
+                look = threads > 1 and s % LOOK_EVERY == 0
+                before = made_by_others(done, rank) if look else 0
+                if look:
+                    for k in range(begin, end):
+                        seen[k - begin] = theta[indices[k]]
+                sum_ = dot(data, indices, begin, end, theta)
+                value, slope = weigh(rows, i, T(scales[s]) * sum_ + theta[d])
+                total += value
+                rate = updates.constants[s if updates.constants.shape[0] > 1 else 0, 0]
+                change = T(-rate * (1 / scales[s + 1])) * slope
+                if look:
+                    conflict = False
+                    for k in range(begin, end):
+                        conflict |= theta[indices[k]] != seen[k - begin]
+                        theta[indices[k]] += change * data[k]
+                    delay = made_by_others(done, rank) - before
+                    met[0] += 1
+                    met[1] += conflict
+                    met[2] += delay
+                    met[3] = max(met[3], delay)
+                else:
+                    for k in range(begin, end):
+                        theta[indices[k]] += change * data[k]
+                if rows.fit_intercept:
+                    theta[d] -= T(rate) * slope
+                done[rank, 0] += 1
+        return total
+
+    return descend_freely
+
+
 descend_samples = _entry(_descend_samples)
+descend_freely = _entry(_descend_freely)
 descend_batches = _entry(_descend_batches)
 descend_all = _entry(_descend_all)
 add_gradient = _entry(_add_gradient)

@@ -200,6 +200,21 @@ class NativeSparseKernels(NativeKernels):
         )
         return loss, norm, parameters.averaged
 
+    def descend_freely(
+        self,
+        objective: Objective,
+        rows: Rows,
+        steps: Steps,
+        memory: Memory,
+        scales: np.ndarray,
+        threads: int,
+    ) -> tuple[float, int, int, int, int]:
+        data, updates = self._data(objective), self._steps(steps)
+        verb = self._verb("descend_freely", objective.X.dtype)
+        found: tuple[float, int, int, int, int]
+        found = verb(data, rows, updates, memory.theta, scales, threads)
+        return found
+
     def finish_step(
         self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
     ) -> tuple[float, int]:
