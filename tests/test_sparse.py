@@ -64,6 +64,11 @@ def csr(X: np.ndarray, index: type = np.int32, explicit_zeros: bool = True) -> C
     return CSR(X[stored], columns.astype(index), indptr.astype(index), X.shape)
 
 
+def index_of(backend, dtype, wide: int) -> type:
+    """The index type of a case; jit, which compiles for each pair of types, has one to a dtype."""
+    return INDICES[dtype == np.float64 if backend.name == "jit" else wide]
+
+
 def matrix(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     """Rows with about a third of their entries; some empty."""
     X = rng.normal(0, 0.7, (n, d)) * (rng.random((n, d)) < 0.35)
@@ -153,7 +158,7 @@ def cases() -> list:
 
 @pytest.mark.parametrize("loss, rule, batch_size, option, d, wide", cases())
 def test_descent_is_the_textbook(backend, dtype, loss, rule, batch_size, option, d, wide):
-    the_loss, index = schuss.losses.get(loss), INDICES[wide]
+    the_loss, index = schuss.losses.get(loss), index_of(backend, dtype, wide)
     assert_is_textbook(backend, dtype, index, the_loss, RULES[rule], batch_size, option, d)
 
 
@@ -169,10 +174,10 @@ def test_native_descent_is_the_textbook(native, instruction_set, name, dtype):
 
 @pytest.mark.parametrize("loss", all_losses(), ids=str)
 def test_every_loss_is_the_textbook(backend, loss):
-    for index, batch_size in zip(INDICES, [1, 5], strict=True):
-        assert_is_textbook(
-            backend, np.dtype(float), index, loss, "sgd", batch_size, "elastic net", 7
-        )
+    dtype = np.dtype(float)
+    for wide, batch_size in enumerate([1, 5]):
+        index = index_of(backend, dtype, wide)
+        assert_is_textbook(backend, dtype, index, loss, "sgd", batch_size, "elastic net", 7)
 
 
 def integer_rows(rng, n: int, d: int, dtype) -> np.ndarray:
@@ -189,7 +194,11 @@ def test_gradient_variance_and_margin_are_exact_in_integers(backend, dtype, d):
     loss, reference = schuss.losses.squared_error(), choose("reference")
     dense = Problem(X, y, weight, loss)
     rows = rng.permutation(n)[:70]
-    for index, chosen in itertools.product(INDICES, [*row_forms(rows), (3, 101)]):
+    forms = [*row_forms(rows), (3, 101)]
+    indices = INDICES
+    if backend.name == "jit":
+        forms, indices = [forms[0], forms[2]], [index_of(backend, dtype, 0)]
+    for index, chosen in itertools.product(indices, forms):
         problem = Problem(csr(X, index), y, weight, loss)
         value, gradient = backend.gradient(problem, theta, chosen)
         expected = reference.gradient(dense, theta, chosen)
@@ -207,7 +216,8 @@ def test_gradient_variance_and_margin_are_exact_in_integers(backend, dtype, d):
 
 
 def test_no_rows_and_no_entries(backend, dtype):
-    empty = csr(np.zeros((5, 3), dtype), explicit_zeros=False)
+    index = index_of(backend, dtype, 0)
+    empty = csr(np.zeros((5, 3), dtype), index, explicit_zeros=False)
     assert empty.data.size == 0
     y = np.arange(5, dtype=dtype)
     problem = Problem(empty, y, None, schuss.losses.squared_error(), Penalty(0.1, 0.1))
@@ -368,13 +378,14 @@ def test_native_threads_do_not_change_a_bit(native, monkeypatch, rule, averaged)
 
 def test_index_types_make_no_difference(compiled, dtype):
     X, y = data()
-    results = []
-    for indices, indptr in itertools.product(INDICES, INDICES):
+    results = [schuss.fit(X.astype(dtype), y, alpha=0.1, l1_ratio=0.5, batch_size=1)]
+    pairs = itertools.product(INDICES, INDICES)
+    for indices, indptr in pairs if compiled.name == "native" else [(np.int64, np.int32)]:
         S = sp.csr_array(X.astype(dtype))
         S.indices, S.indptr = S.indices.astype(indices), S.indptr.astype(indptr)
         results.append(schuss.fit(S, y, alpha=0.1, l1_ratio=0.5, batch_size=1, backend=compiled))
     for other in results[1:]:
-        np.testing.assert_allclose(other.coef, results[0].coef, atol=20 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(other.coef, results[0].coef, atol=100 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"rule": "adam"}], ids=["sgd", "adam"])

@@ -42,8 +42,7 @@ BEGINS_AHEAD, ENTRIES_AHEAD = 24, 8
 LINE = 64  # bytes
 
 
-@intrinsic
-def prefetch(typingctx, array, place):  # type: ignore[no-untyped-def]
+def _prefetch(typingctx, array, place):  # type: ignore[no-untyped-def]
     """Ask for the cache line of one element of a vector."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -58,6 +57,9 @@ def prefetch(typingctx, array, place):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
+
+
+prefetch: Any = intrinsic(_prefetch)
 
 
 @njit(**FAST, forceinline=True)
