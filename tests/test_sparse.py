@@ -496,6 +496,23 @@ def test_other_formats_are_converted_once(kind, caplog):
     assert f"converted once from {kind} to CSR" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["csc", "coo", "bsr"])
+def test_other_formats_are_checked_before_they_are_converted(kind):
+    """scipy would read and write beyond its arrays."""
+    S = raw().asformat(kind)
+    for name in ("indices", "col", "row"):
+        if getattr(S, name, None) is not None and (kind == "coo") == (name != "indices"):
+            bad, wrong = S.copy(), getattr(S, name).copy()
+            wrong[-1] = 1_000_000
+            if kind == "coo":
+                wrong = tuple(wrong if n == name else getattr(S, n) for n in ("row", "col"))
+                bad.coords = wrong
+            else:
+                bad.indices = wrong
+            with pytest.raises(DataError, match=f"^X: cannot be converted from {kind} to CSR"):
+                schuss.fit(bad, Y)
+
+
 def test_matrices_that_are_ready_are_not_copied():
     for dtype, index in itertools.product([np.float32, np.float64], INDICES):
         S = sp.csr_array(data(50, 7)[0].astype(dtype))

@@ -5,6 +5,7 @@ scipy is never imported: what a caller passes brings the methods that are needed
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 from typing import Any
@@ -66,10 +67,11 @@ class CSR:
         product = np.empty(self.shape[0])
         rows = max(1, CHUNK // self.row_elements)
         for start in range(0, self.shape[0], rows):
-            part = self.take(np.arange(start, min(start + rows, self.shape[0])))
-            terms = part.data * w[part.indices].astype(np.float64)
-            sums = np.bincount(part.row_numbers(), terms, minlength=part.shape[0])
-            product[start : start + rows] = sums
+            indptr = self.indptr[start : start + rows + 1]
+            here = slice(indptr[0], indptr[-1])
+            terms = self.data[here] * w[self.indices[here]].astype(np.float64)
+            number = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
+            product[start : start + rows] = np.bincount(number, terms, minlength=indptr.size - 1)
         return product
 
     def times_transposed(self, s: np.ndarray) -> np.ndarray:
@@ -101,8 +103,7 @@ def as_csr(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> CSR:
     if 0 in (n, d):
         raise DataError(f"{name}: has no {'rows' if n == 0 else 'columns'} (shape {(n, d)}).")
     if getattr(X, "format", "") != "csr":
-        log.debug("%s: converted once from %s to CSR", name, getattr(X, "format", type(X).__name__))
-        X = X.tocsr()
+        X = _converted(X, name)
     indptr = _index(X.indptr, f"{name}.indptr")
     indices = _index(X.indices, f"{name}.indices")
     data = np.asarray(X.data)
@@ -113,6 +114,28 @@ def as_csr(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> CSR:
     _check_values(data, indices, indptr, name)
     matrix = CSR(data, indices, indptr, (n, d))
     return matrix if _ascending(indices, indptr) else _in_order(matrix, name)
+
+
+def _converted(X: Any, name: str) -> Any:
+    """Another format as CSR; checked before, as the conversion trusts what it is given."""
+    kind = getattr(X, "format", type(X).__name__)
+    try:
+        if hasattr(X, "check_format"):
+            copy.copy(X).check_format(full_check=True)
+        if kind == "coo":
+            for what, index, size in (("row", X.row, X.shape[0]), ("column", X.col, X.shape[1])):
+                outside = (index < 0) | (index >= size)
+                if outside.any():
+                    k = int(np.argmax(outside))
+                    raise ValueError(
+                        f"entry {k} has {what} index {index[k]}; expected 0 ... {size - 1}"
+                    )
+        converted = X.tocsr()
+    except (ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{name}: cannot be converted from {kind} to CSR ({reason}).") from None
+    log.debug("%s: converted once from %s to CSR", name, kind)
+    return converted
 
 
 def _index(array: Any, name: str) -> np.ndarray:
