@@ -20,7 +20,7 @@ __all__ = ["CSR", "as_csr", "as_rows", "is_sparse"]
 log = logging.getLogger("schuss")
 
 # Entries looked at together: bounds the memory that checks and products take.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,10 +110,11 @@ def as_csr(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> CSR:
     _check_indptr(indptr, n, min(indices.size, data.size), name)
     entries = int(indptr[-1])
     indices, data = indices[:entries], arrays.numeric(data[:entries], f"{name}.data", dtype)
-    _check_range(indices, indptr, d, name)
+    ascending = _ascending(indices, indptr)
+    _check_range(indices, indptr, d, ascending, name)
     _check_values(data, indices, indptr, name)
     matrix = CSR(data, indices, indptr, (n, d))
-    return matrix if _ascending(indices, indptr) else _in_order(matrix, name)
+    return matrix if ascending else _in_order(matrix, name)
 
 
 def _converted(X: Any, name: str) -> Any:
@@ -179,9 +180,15 @@ def _row_of(entry: int, indptr: np.ndarray) -> int:
     return int(np.searchsorted(indptr, entry, side="right")) - 1
 
 
-def _check_range(indices: np.ndarray, indptr: np.ndarray, d: int, name: str) -> None:
-    """Columns are those that there are."""
-    if not indices.size or (indices.min() >= 0 and indices.max() < d):
+def _check_range(
+    indices: np.ndarray, indptr: np.ndarray, d: int, ascending: bool, name: str
+) -> None:
+    """Columns are those that there are; of rows in order, the first and the last tell."""
+    low = high = indices
+    if ascending:
+        filled = indptr[1:] > indptr[:-1]
+        low, high = indices[indptr[:-1][filled]], indices[indptr[1:][filled] - 1]
+    if not indices.size or (low.min() >= 0 and high.max() < d):
         return
     k = int(np.argmax((indices < 0) | (indices >= d)))
     raise DataError(
@@ -203,12 +210,11 @@ def _ascending(indices: np.ndarray, indptr: np.ndarray) -> bool:
     """Whether the columns of every row ascend, none twice."""
     for start in range(0, indices.size - 1, CHUNK):
         here = indices[start : start + CHUNK + 1]
-        falls = here[1:] <= here[:-1]
-        if not falls.any():
-            continue
-        places = start + 1 + np.flatnonzero(falls)  # of the second of each pair
-        rows = np.searchsorted(indptr, places)
-        if (indptr[rows] != places).any():  # a fall is in order where a row begins
+        falls = here[1:] <= here[:-1]  # from entry start + k to the next
+        ends = np.array([start + 1, start + here.size], indptr.dtype)  # or indptr is converted
+        first, last = np.searchsorted(indptr, ends)
+        falls[indptr[first:last] - (start + 1)] = False  # a fall is in order where a row begins
+        if falls.any():
             return False
     return True
 
