@@ -32,13 +32,14 @@ class AsynchronousBackend(CompiledBackend):
 
     def __init__(self, inner: CompiledBackend) -> None:
         super().__init__(inner.name, inner.kernels, inner.threads)
+        self.used = 1  # threads, at most
         self.looked_at = self.conflicts = self.delay = self.longest = 0
 
     def report(self) -> dict[str, Any]:
         """What the threads found: see ``Result.asynchrony``."""
         looked_at = max(1, self.looked_at)
         return {
-            "threads": self.threads,
+            "threads": self.used,
             "observed": self.looked_at,
             "conflict_rate": self.conflicts / looked_at,
             "mean_staleness": self.delay / looked_at,
@@ -69,6 +70,7 @@ class AsynchronousBackend(CompiledBackend):
         loss, looked_at, conflicts, delay, longest = self.kernels.sparse.descend_freely(
             Objective(problem), segment.rows, steps, Memory(state), scales, threads
         )
+        self.used = max(self.used, threads)
         self.looked_at += looked_at
         self.conflicts += conflicts
         self.delay += delay
@@ -93,7 +95,7 @@ def scales_of(decays: np.ndarray, step: int) -> np.ndarray:
     step : int
         Number of the first.
     """
-    if decays[0] > 1 - LEAST_SCALE:
+    if 1 - decays[0] < LEAST_SCALE:
         raise InvalidArgument(
             f"asynchronous=True: learning_rate * alpha is {decays[0]:g} at step {step}; expected "
             "less than 1."
