@@ -21,9 +21,9 @@ from schuss.backends import Problem, Segment, State, choose
 
 # Of the report that must appear; {} is the instruction set.
 EXPECTED = {
-    "overrun": r"heap-buffer-overflow[^#]*#0 .* schuss::{}::",
-    "overflow": r"signed integer overflow[^#]*#0 .* schuss::{}::",
-    "race": r"data race[^#]*#0 .* schuss::{}::",
+    "overrun": r"heap-buffer-overflow[^#]*#0 .*\bschuss::{}::",
+    "overflow": r"signed integer overflow[^#]*#0 .*\bschuss::{}::",
+    "race": r"data race[^#]*#0 .*\bschuss::{}::",
 }
 
 

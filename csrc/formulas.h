@@ -114,6 +114,24 @@ SCHUSS_FN double exponential_of_negative(double x) {
 }
 #endif
 
+// log(1 + e) for 0 <= e <= 1, by the series of 2 artanh(s) with s = e / (2 + e) <= 1/3; likewise
+// without a call.
+#ifdef __CUDACC__
+template <class T>
+SCHUSS_FN T log_one_plus_odds(T e) {
+  return log_one_plus(e);
+}
+#else
+template <class T>
+SCHUSS_FN T log_one_plus_odds(T e) {
+  constexpr int terms = sizeof(T) == 4 ? 8 : 17;  // 3^-(2 terms) is below the last digit
+  const T s = e / (T(2) + e), square = s * s;
+  T sum = T(1) / T(2 * terms - 1);
+  for (int k = terms - 2; k >= 0; --k) sum = sum * square + T(1) / T(2 * k + 1);
+  return T(2) * s * sum;
+}
+#endif
+
 // ---- Losses: value and slope (derivative in the margin) of one sample ----
 //
 // Binary labels are -1 and +1. The constructor takes the parameters in their declared order.
@@ -189,10 +207,10 @@ SCHUSS_LOSS(log_loss) {  // by exp(-|m|), which neither overflows nor loses digi
   SCHUSS_FN explicit log_loss(const double*) {}
   SCHUSS_FN T value(T margin, T y) const {
     const T z = y * margin;
-    return larger(-z, T(0)) + log_one_plus(exponential(-magnitude(z)));
+    return larger(-z, T(0)) + log_one_plus_odds(exponential_of_negative(-magnitude(z)));
   }
   SCHUSS_FN T slope(T margin, T y) const {
-    const T z = y * margin, e = exponential(-magnitude(z));
+    const T z = y * margin, e = exponential_of_negative(-magnitude(z));
     return -y * (z >= T(0) ? e : T(1)) / (T(1) + e);
   }
 };

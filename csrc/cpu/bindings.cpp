@@ -308,6 +308,27 @@ void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
   chosen->permute_wide(n, round_keys, start, stop, result);
 }
 
+template <class I>
+void mix(const py::array& block, const py::array& row, const py::array& starts,
+         const py::array& turned, int64_t start, py::array out) {
+  if (starts.ndim() != 2) throw std::invalid_argument("starts: expected two dimensions");
+  const int64_t buffers = starts.shape(0), size = block.size() / 2, stop = start + out.size();
+  if (size < 1 || start < 0 || stop > buffers * size)
+    throw std::out_of_range("mix: range beyond the buffers");
+  const Pattern<I> pattern{view<I>(block, 2 * size, "block"),
+                           view<I>(row, 2 * size, "row"),
+                           size,
+                           view<I>(starts, starts.size(), "starts"),
+                           int64_t(starts.shape(1)),
+                           view<int64_t>(turned, buffers, "turned")};
+  I* result = target<I>(out, out.size(), "out");
+  py::gil_scoped_release release;
+  if constexpr (sizeof(I) == 4)
+    chosen->mix_narrow(pattern, start, stop, result);
+  else
+    chosen->mix_wide(pattern, start, stop, result);
+}
+
 // ---- Names ----
 
 template <int Row>
@@ -402,6 +423,8 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_output_verbs(m);
   add_sparse_verbs(m);
   m.def("permute", permute);
+  m.def("mix_int32", mix<int32_t>);
+  m.def("mix_int64", mix<int64_t>);
   add_ceilings(m);
 
   m.def("losses", [] {

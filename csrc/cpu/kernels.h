@@ -70,6 +70,44 @@ SCHUSS_INLINE void prefetch_label(const P& problem, int64_t i) {
   if (problem.weight) prefetch(problem.weight + i);
 }
 
+// The lines of a row of at most N packs, without a branch on where it begins: the last number of a
+// row lies on the line after those, or on one of them.
+template <class S, int N>
+struct Lines {
+  static constexpr int count = (N * pack_bytes + 63) / 64 + 1;
+  int64_t place[count];
+  explicit Lines(int64_t d) {
+    for (int k = 0; k < count; ++k)
+      place[k] = smaller<int64_t>(k + 1 < count ? k * 64 / int(sizeof(S)) : d - 1, d - 1);
+  }
+  void prefetch_row(const S* row) const {
+    for (int k = 0; k < count; ++k) prefetch(row + place[k]);
+  }
+  void fetch_row(const S* row) const {
+    for (int k = 0; k < count; ++k) __builtin_prefetch(row + place[k]);
+  }
+};
+
+// The rows at R places, and those to be asked for meanwhile.
+template <int R>
+SCHUSS_INLINE void take(const Rows& rows, int64_t s, int64_t* row) {
+  if (rows.narrow)
+    for (int r = 0; r < R; ++r) row[r] = rows.narrow[s + r];
+  else if (rows.wide)
+    for (int r = 0; r < R; ++r) row[r] = rows.wide[s + r];
+  else
+    for (int r = 0; r < R; ++r) row[r] = rows.start + s + r;
+}
+template <int R>
+SCHUSS_INLINE void take_upcoming(const Rows& rows, int64_t s, int64_t ahead, int64_t* row) {
+  if (rows.asked)
+    for (int r = 0; r < R; ++r) row[r] = rows.asked[s + r];
+  else if (s + R + ahead <= rows.sight)
+    take<R>(rows, s + ahead, row);
+  else
+    for (int r = 0; r < R; ++r) row[r] = rows.upcoming(s + r, ahead);
+}
+
 // Adds one sample's weighted loss to `total` and returns its weighted slope.
 template <class P, class Loss, class T>
 inline T weigh(const P& problem, const Loss& loss, int64_t i, T margin, double& total) {
@@ -111,6 +149,7 @@ struct ShortRows {
   static constexpr int L = lanes<T>;
   int64_t d;
   T* theta;
+  Lines<S, N> lines;
   Pack<T> w[N], x[N];
 
   First<T> part(int k) const { return First<T>(d - k * L); }
@@ -120,7 +159,8 @@ struct ShortRows {
     return 2 * (k + 1) <= N ? load(row + k * L) : load(row + k * L, part(k));
   }
 
-  ShortRows(int64_t width, T* parameters, T*, const S*) : d(width), theta(parameters) {
+  ShortRows(int64_t width, T* parameters, T*, const S*)
+      : d(width), theta(parameters), lines(width) {
     for (int k = 0; k < N; ++k) {
       w[k] = load(theta + k * L, part(k));
       x[k] = Pack<T>{};
@@ -129,8 +169,8 @@ struct ShortRows {
 
   // The chain from row to row runs through here: its latency is kept short.
   T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& p) {
-    prefetch_row(upcoming, d);
-    fetch_row(soon, d);
+    lines.prefetch_row(upcoming);
+    lines.fetch_row(soon);
     const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
     constexpr int chains = N < 4 ? N : 4;
     Pack<T> sums[chains] = {};
@@ -217,7 +257,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
   double total = 0, norm = 0;
   const S* x = nullptr;
   for (int64_t s = 0; s < rows.count; ++s) {
-    const int64_t i = rows[s], k = s + ahead < rows.sight ? rows[s + ahead] : i;
+    const int64_t i = rows[s], k = rows.upcoming(s, ahead);
     x = problem.X + i * d;
     prefetch_label(problem, k);
     const S* soon = problem.X + rows[s + 2 < rows.sight ? s + 2 : s] * d;
@@ -263,11 +303,12 @@ Outcome descend_samples(const Problem<S>& problem, const Rows& rows, const Updat
 
 // ---- Gradient of a tile ----
 //
-// Four rows at a time: their margins, their slopes, then one pass over the gradient while the rows
-// are in L1. Each row is read from memory once; 4d flops per row.
+// A group of rows at a time: their margins, their slopes side by side, then one pass over the
+// gradient while the rows are in L1. Each row is read from memory once; 4d flops per row.
 
-// Margins of R rows without the intercept. Where they are long, the lines of R rows to come are
-// asked for on the way, row after row: the processor sees a stream in those that are neighbours.
+// Margins of four rows, or of one, without the intercept. Where rows are long, the lines of as many
+// rows to come are asked for on the way, row after row: the processor sees a stream in those that
+// are neighbours.
 template <class S, int R, bool Ask, class T>
 inline void margins(const S* const* x, const S* const* upcoming, const T* w, int64_t d, T* margin) {
   constexpr int L = lanes<T>;
@@ -320,6 +361,7 @@ inline void accumulate(const S* const* x, const T* slope, int64_t d, T* gradient
 template <class S>
 struct LongTile {
   using T = Scalar<S>;
+  static constexpr int group_bytes = 1024;  // a group's rows stay in L1 up to this length
   int64_t d;
   const T* w;
   T* gradient;
@@ -328,17 +370,25 @@ struct LongTile {
     for (int64_t j = 0; j < padded(d); ++j) gradient[j] = 0;
   }
 
-  template <int R, class Slopes>
-  void add(const S* const* x, const S* const* upcoming, Slopes slopes_at) {
-    T margin[R], slope[R];
-    if (d * int64_t(sizeof(S)) > 1024) {
-      margins<S, R, true>(x, upcoming, w, d, margin);
-    } else {
-      for (int r = 0; r < R; ++r) prefetch_row(upcoming[r], d);
-      margins<S, R, false>(x, upcoming, w, d, margin);
+  bool grouped() const { return d * int64_t(sizeof(S)) <= group_bytes; }
+
+  template <int R>
+  void margins_of(const S* const* x, const S* const* upcoming, T* margin) const {
+    constexpr int some = R < 4 ? R : 4;
+    for (int r = 0; r < R; r += some) {
+      if (grouped()) {
+        for (int k = r; k < r + some; ++k) prefetch_row(upcoming[k], d);
+        margins<S, some, false>(x + r, upcoming + r, w, d, margin + r);
+      } else {
+        margins<S, some, true>(x + r, upcoming + r, w, d, margin + r);
+      }
     }
-    slopes_at(margin, slope);
-    accumulate<S, R>(x, slope, d, gradient);
+  }
+
+  template <int R>
+  void add(const S* const* x, const T* slope) {
+    constexpr int some = R < 8 ? R : 8;
+    for (int r = 0; r < R; r += some) accumulate<S, some>(x + r, slope + r, d, gradient);
   }
 
   void finish() {}
@@ -348,42 +398,54 @@ struct LongTile {
 template <class S, int N>
 struct ShortTile {
   using T = Scalar<S>;
-  static constexpr int L = lanes<T>;
+  static constexpr int L = lanes<T>, chains = N < 4 ? 4 / N : 1;
   int64_t d;
   T* gradient;
-  Pack<T> w[N], sums[N];
+  Lines<S, N> lines;
+  Pack<T> w[N], sums[chains][N];
 
   First<T> part(int k) const { return First<T>(d - k * L); }
   Pack<T> fetch(const S* row, int k) const {
     return 2 * (k + 1) <= N ? load(row + k * L) : load(row + k * L, part(k));
   }
 
-  ShortTile(int64_t width, const T* theta, T* target) : d(width), gradient(target) {
+  ShortTile(int64_t width, const T* theta, T* target) : d(width), gradient(target), lines(width) {
     for (int k = 0; k < N; ++k) {
       w[k] = load(theta + k * L, part(k));
-      sums[k] = Pack<T>{};
+      for (int c = 0; c < chains; ++c) sums[c][k] = Pack<T>{};
     }
   }
 
-  template <int R, class Slopes>
-  void add(const S* const* x, const S* const* upcoming, Slopes slopes_at) {
-    Pack<T> dots[R] = {};
-    for (int r = 0; r < R; ++r) {
-      prefetch_row(upcoming[r], d);
-      for (int k = 0; k < N; ++k) dots[r] = multiply_add(fetch(x[r], k), w[k], dots[r]);
+  bool grouped() const { return true; }
+
+  template <int R>
+  void margins_of(const S* const* x, const S* const* upcoming, T* margin) const {
+    constexpr int some = R < 4 ? R : 4;
+    for (int r = 0; r < R; r += some) {
+      Pack<T> dots[some] = {};
+      for (int q = 0; q < some; ++q) {
+        lines.prefetch_row(upcoming[r + q]);
+        for (int k = 0; k < N; ++k) dots[q] = multiply_add(fetch(x[r + q], k), w[k], dots[q]);
+      }
+      if (some == 4)
+        sum_four(dots, margin + r);
+      else
+        for (int q = 0; q < some; ++q) margin[r + q] = sum(dots[q]);
     }
-    T margin[R], slope[R];
-    if (R == 4)
-      sum_four(dots, margin);
-    else
-      for (int r = 0; r < R; ++r) margin[r] = sum(dots[r]);
-    slopes_at(margin, slope);
+  }
+
+  template <int R>
+  void add(const S* const* x, const T* slope) {
     for (int r = 0; r < R; ++r)
-      for (int k = 0; k < N; ++k) sums[k] = multiply_add(all(slope[r]), fetch(x[r], k), sums[k]);
+      for (int k = 0; k < N; ++k)
+        sums[r % chains][k] = multiply_add(all(slope[r]), fetch(x[r], k), sums[r % chains][k]);
   }
 
   void finish() {
-    for (int k = 0; k < N; ++k) store(gradient + k * L, sums[k]);
+    for (int k = 0; k < N; ++k) {
+      for (int c = 1; c < chains; ++c) sums[0][k] += sums[c][k];
+      store(gradient + k * L, sums[0][k]);
+    }
   }
 };
 
@@ -392,40 +454,71 @@ struct Group {
   static constexpr int rows = R;
 };
 
+// A sum that R numbers at a time are added to, side by side where they fill packs.
+template <class T>
+struct Sum {
+  Pack<T> packs{};
+  T rest = 0;
+  template <int R>
+  void add(const T* v) {
+    constexpr int L = lanes<T>;
+    if (R % L == 0)
+      for (int k = 0; k < R; k += L) packs += load(v + k);
+    else
+      for (int r = 0; r < R; ++r) rest += v[r];
+  }
+  T total() const { return sum(packs) + rest; }
+};
+
 template <class S, class Loss, class Tile, class T = Scalar<S>>
 double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int64_t end,
                 const T* theta, T* gradient) {
   const Loss loss(problem.loss_parameters);
-  const int64_t d = problem.d, ahead = prefetch_distance<S>(d);
+  const int64_t d = problem.d;
   const T b = theta[d];
   Tile tile(d, theta, gradient);
-  double total = 0;
-  T bias = 0;
+  const int64_t ahead = prefetch_distance<S>(d) + (tile.grouped() ? 16 : 0);
+  Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
     constexpr int R = decltype(size)::rows;
+    int64_t row[R], next[R];
     const S *x[R], *upcoming[R];
-    int64_t row[R];
+    T margin[R], y[R], weight[R], value[R], slope[R];
+    take<R>(rows, s, row);
+    take_upcoming<R>(rows, s, ahead, next);
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      row[r] = rows[s + r];
-      const int64_t k = s + r + ahead < rows.sight ? rows[s + r + ahead] : row[r];
-      prefetch_label(problem, k);
       x[r] = problem.X + row[r] * d;
-      upcoming[r] = problem.X + k * d;
+      upcoming[r] = problem.X + next[r] * d;
+      y[r] = problem.y[row[r]];
+      prefetch(problem.y + next[r]);
     }
-    tile.template add<R>(x, upcoming, [&](const T* margin, T* slope) {
+    tile.template margins_of<R>(x, upcoming, margin);
+    for (int r = 0; r < R; ++r) {
+      value[r] = loss.value(margin[r] + b, y[r]);
+      slope[r] = loss.slope(margin[r] + b, y[r]);
+    }
+    if (problem.weight) {
       for (int r = 0; r < R; ++r) {
-        slope[r] = weigh(problem, loss, row[r], margin[r] + b, total);
-        bias += slope[r];
+        weight[r] = problem.weight[row[r]];
+        prefetch(problem.weight + next[r]);
       }
-    });
+      for (int r = 0; r < R; ++r) value[r] *= weight[r];
+      for (int r = 0; r < R; ++r) slope[r] *= weight[r];
+    }
+    total.template add<R>(value);
+    bias.template add<R>(slope);
+    tile.template add<R>(x, slope);
     s += R;
   };
+  if (tile.grouped())
+    while (s + 16 <= end) group(Group<16>{});
   while (s + 4 <= end) group(Group<4>{});
   while (s < end) group(Group<1>{});
   tile.finish();
-  gradient[d] = problem.fit_intercept ? bias : T(0);
-  return total;
+  gradient[d] = problem.fit_intercept ? bias.total() : T(0);
+  return double(total.total());
 }
 
 template <class S, class Loss, class T = Scalar<S>>
@@ -601,8 +694,11 @@ Outcome descend_batches(const RowKernels<S>& kernels, const VectorKernels<T>& ve
   for (int64_t begin = 0, step = 0; begin < rows.count; begin += batch_size, ++step) {
     const int64_t count = smaller(batch_size, rows.count - begin);
     const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
-                     rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
-                     rows.sight - begin};
+                     rows.wide ? rows.wide + begin : nullptr,
+                     rows.start + begin,
+                     count,
+                     rows.sight - begin,
+                     rows.asked ? rows.asked + begin : nullptr};
     const int64_t tiles = (count + tile_rows - 1) / tile_rows;
     const T* tile = tiles == 1 ? scratch.partial : nullptr;
     if (!tile)
@@ -703,6 +799,21 @@ void permute(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, I* o
     permute_in<uint64_t>(image, start, stop, out);
 }
 
+// Rows at places start <= p < stop, counted from the first buffer's begin.
+template <class I>
+void mix(const Pattern<I>& pattern, int64_t start, int64_t stop, I* __restrict out) {
+  for (int64_t done = start; done < stop;) {
+    const int64_t buffer = done / pattern.size;
+    const int64_t count = smaller(stop, (buffer + 1) * pattern.size) - done;
+    const int64_t first = done - buffer * pattern.size + pattern.turned[buffer];
+    const I *block = pattern.block + first, *row = pattern.row + first;
+    const I* starts = pattern.starts + buffer * pattern.blocks;
+    for (int64_t k = 0; k < count; ++k) out[k] = starts[block[k]] + row[k];
+    done += count;
+    out += count;
+  }
+}
+
 // ---- The ceiling ----
 //
 // Reads the rows and does nothing with them but add: what any kernel is measured against.
@@ -790,6 +901,8 @@ constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* 
           over_rows<float16>(),
           permute<int32_t>,
           permute<int64_t>,
+          mix<int32_t>,
+          mix<int64_t>,
           single,
           wide,
           sparse,

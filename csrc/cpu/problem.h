@@ -52,7 +52,13 @@ struct Rows {
   const int32_t* narrow;
   const int64_t* wide;
   int64_t start, count, sight;
+  const int32_t* asked = nullptr;  // for each place the row to ask memory for; null: one ahead
   int64_t operator[](int64_t k) const { return narrow ? narrow[k] : wide ? wide[k] : start + k; }
+
+  // The row to ask for while the one at place k is worked on.
+  int64_t upcoming(int64_t k, int64_t ahead) const {
+    return asked ? asked[k] : (*this)[k + ahead < sight ? k + ahead : k];
+  }
 };
 
 // The parameters and what the rule remembers of them. theta is (d + 1,), the intercept last.
@@ -136,6 +142,17 @@ template <class T>
 struct OutputKernels;  // outputs_problem.h
 struct SparseSet;      // sparse_problem.h
 
+// Buffers of as many blocks each, mixed by one pattern of `size` places that stands twice in a row.
+// Place p of buffer b is row row[p + turned[b]] of its block number block[p + turned[b]].
+template <class I>
+struct Pattern {
+  const I *block, *row;
+  int64_t size;
+  const I* starts;  // (buffers, blocks): first rows
+  int64_t blocks;
+  const int64_t* turned;
+};
+
 // One instruction set's measuring kernels, for the lab; flops are those of one round.
 struct Ceilings {
   float (*multiply_add_single)(int64_t rounds);
@@ -153,6 +170,8 @@ struct InstructionSet {
   RowKernels<float16> float16_rows;
   void (*permute_narrow)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int32_t*);
   void (*permute_wide)(uint64_t n, const uint32_t* keys, int64_t start, int64_t stop, int64_t*);
+  void (*mix_narrow)(const Pattern<int32_t>&, int64_t start, int64_t stop, int32_t*);
+  void (*mix_wide)(const Pattern<int64_t>&, int64_t start, int64_t stop, int64_t*);
   const OutputKernels<float>* single_outputs;
   const OutputKernels<double>* wide_outputs;
   const SparseSet* sparse;

@@ -323,13 +323,14 @@ def order_facts(
     targets: np.ndarray,
     weights: np.ndarray | None,
     rows: np.ndarray | None,
+    row_bytes: int,
 ) -> orders.Facts:
     """What the order may know, restricted to the training rows."""
     if rows is not None:
         targets = targets[rows]
         weights = None if weights is None else weights[rows]
     labels = targets if targets.ndim == 1 else None
-    return orders.Facts(n, batch_size, seed, labels, weights, engine.permute)
+    return orders.Facts(n, batch_size, seed, labels, weights, engine.permute, engine.mix, row_bytes)
 
 
 def visits_of(the_order: orders.Order, facts: orders.Facts) -> orders.Visits:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from schuss.backends import Backend, Problem
-from schuss.backends.protocol import Rows
+from schuss.backends.protocol import Rows, length
 from schuss.checks import combine, encode
 from schuss.data import arrays, sparse
 from schuss.errors import DataError, InvalidArgument, unknown_name
@@ -35,7 +35,7 @@ def evaluator(
         raise unknown_name("evaluate", evaluate, ["running", "full", "both"])
     if evaluate == "running" and gtol is None:
         return None
-    n = rows[1] if isinstance(rows, tuple) else rows.size
+    n = length(rows)
     l2 = problem.penalty.l2 + rule.coupled_decay
 
     def full(theta: np.ndarray) -> tuple[float, float]:
@@ -73,7 +73,7 @@ def validator(
     if held_data is None:
         return None
     data, rows = held_data
-    n = rows[1] if isinstance(rows, tuple) else rows.size
+    n = length(rows)
 
     def validate(theta: np.ndarray) -> float:
         return engine.gradient(data, theta, rows)[0] / n

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.protocol import Segment, State, coef_and_intercept
+from schuss.backends.protocol import Route, Rows, Segment, State, coef_and_intercept
 from schuss.data.checkpoint import Checkpoint, Clock, same_run
+from schuss.data.order import Visits
 from schuss.errors import (
     CheckpointError,
     CheckpointWarning,
@@ -32,7 +33,7 @@ from schuss.plan import Moment, Plan
 from schuss.rates import rates_of
 from schuss.signals import Asked, served
 
-__all__ = ["Run", "Stopper"]
+__all__ = ["Run", "Stopper", "visited"]
 
 log = logging.getLogger("schuss.compile")
 
@@ -53,6 +54,20 @@ class Stopper:
         else:
             self.bad += 1
         return self.bad >= self.patience
+
+
+def visited(
+    visits: Visits, epoch: int, start: int, stop: int, among: np.ndarray | None = None
+) -> Rows:
+    """Rows at positions start <= p < stop of an epoch, with those to be fetched meanwhile.
+
+    ``among`` says where the training rows stand in X; None: they are all of them.
+    """
+    functions = [visits.indices] + ([visits.upcoming] if visits.upcoming else [])
+    found = [rows_at(epoch, start, stop) for rows_at in functions]
+    if among is not None:
+        found = [among[rows] for rows in found]
+    return Route(*found) if visits.upcoming else found[0]
 
 
 class Run:
@@ -190,9 +205,7 @@ class Run:
         stop = self._segment_end()
         start_row = self.step * plan.step_rows
         stop_row = min(stop * plan.step_rows, plan.epoch_rows)
-        rows = plan.visits.indices(self.epoch, start_row, stop_row)
-        if plan.train_rows is not None:
-            rows = plan.train_rows[rows]
+        rows = visited(plan.visits, self.epoch, start_row, stop_row, plan.train_rows)
         segment = Segment(rows, self._rates(stop - self.step), plan.step_rows)
         if plan.average_from == state.step and state.average is None:
             state.average = np.zeros(state.theta.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -223,7 +224,8 @@ def minimize(
     engine = FunctionBackend(inner, grad_fn, loss_fn, start.shape, columns)
     the_order = orders.get(order)
     labels = columns[1] if len(columns) > 1 and columns[1].ndim == 1 else None
-    facts = orders.Facts(n, step_rows, seed, labels, None, inner.permute)
+    row_bytes = sum(column.nbytes for column in columns) // n
+    facts = orders.Facts(n, step_rows, seed, labels, None, inner.permute, inner.mix, row_bytes)
     config: dict[str, Any] = {
         "format": 1,
         "rule": str(the_rule),
@@ -255,7 +257,7 @@ def minimize(
     plan = Plan(
         backend=engine,  # type: ignore[arg-type]
         problem=Problem(size, size[0, :1], None, losses.squared_error()),
-        visits=visits_of(the_order, facts),
+        visits=dataclasses.replace(visits_of(the_order, facts), upcoming=None),
         train_rows=None,
         epoch_rows=epoch_rows,
         step_rows=step_rows,

@@ -45,7 +45,7 @@ from schuss.checks import (
 from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
-from schuss.data.sparse import as_rows, is_sparse
+from schuss.data.sparse import as_csr, as_rows, is_sparse
 from schuss.errors import DataError
 from schuss.evaluation import evaluator, validation_data, validator
 from schuss.formulas import losses, rules
@@ -272,7 +272,9 @@ def fit(
     problem = dataclasses.replace(
         objective, sample_weight=step_weights(the_order, weights, train_rows)
     )
-    facts = order_facts(engine, n, rows_per_step, seed, targets, weights, train_rows)
+    facts = order_facts(
+        engine, n, rows_per_step, seed, targets, weights, train_rows, matrix.nbytes // n_all
+    )
     visits = visits_of(the_order, facts)
     frequency = among_all_rows(the_order.frequency(facts), train_rows, n_all)
     warn_if_sorted(the_order, targets, train_rows)
@@ -503,7 +505,9 @@ def batches(
     # fit draws by weights in the dtype of X.
     narrow = data.dtype in (np.float16, np.float32)
     weights = arrays.as_weights(sample_weight, n, np.dtype(np.float32 if narrow else np.float64))
-    facts = orders.Facts(n, size, seed, labels, weights, choose("auto").permute)
+    engine = choose("auto")
+    row_bytes = (as_csr(data) if is_sparse(data) else data).nbytes // n
+    facts = orders.Facts(n, size, seed, labels, weights, engine.permute, engine.mix, row_bytes)
     visits = visits_of(orders.get(order), facts)
     return _batches(data, targets, visits, epoch, size, n // size * size if drop_last else n)
 

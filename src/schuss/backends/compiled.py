@@ -149,6 +149,16 @@ class KernelSet(Protocol):
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None: ...
 
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        out: np.ndarray,
+    ) -> None: ...
+
 
 class CompiledBackend:
     """The verbs over a kernel set.
@@ -290,6 +300,20 @@ class CompiledBackend:
         """The index bijection at positions start <= i < stop."""
         out = np.empty(stop - start, dtype=bijection.index_dtype(n))
         self.kernels.permute(n, keys, start, out)
+        return out
+
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        stop: int,
+    ) -> np.ndarray:
+        """Rows of buffers that are mixed by one pattern."""
+        out = np.empty(stop - start, dtype=starts.dtype)
+        self.kernels.mix(block, row, starts, turned, start, out)
         return out
 
 

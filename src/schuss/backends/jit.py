@@ -23,7 +23,7 @@ from schuss.backends.arguments import (
     Visit,
 )
 from schuss.backends.compiled import Memory, Objective, Steps
-from schuss.backends.protocol import TILE_ROWS, Rows
+from schuss.backends.protocol import TILE_ROWS, Route, Rows
 from schuss.errors import InvalidArgument
 from schuss.formulas import bijection, penalties
 from schuss.formulas.losses import LOSSES, VECTOR_LOSSES, Loss, VectorLoss, _Custom
@@ -150,6 +150,8 @@ class JitKernels:
 
     @staticmethod
     def _visit(rows: Rows) -> Visit:
+        if isinstance(rows, Route):
+            rows = rows.rows
         if isinstance(rows, tuple):
             return Visit(_read_only(np.empty(0, np.int32)), *rows)
         return Visit(_read_only(rows), 0, int(rows.size))
@@ -243,6 +245,18 @@ class JitKernels:
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
         self._kernels()[0].permute(n, _read_only(keys), *bijection.split(n), start, out)
+
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        out: np.ndarray,
+    ) -> None:
+        given = (_read_only(array) for array in (block, row, starts, turned))
+        self._kernels()[0].mix(*given, start, out)
 
 
 class JitOutputKernels(JitKernels):

@@ -433,6 +433,24 @@ def _permute(digest: str) -> Callable[..., Any]:
     return permute
 
 
+def _mix(digest: str) -> Callable[..., Any]:
+    def mix(block, row, starts, turned, start, out):  # type: ignore[no-untyped-def]
+        _ = digest
+        size = block.size // 2
+        stop = start + out.size
+        place = start
+        while place < stop:
+            b = place // size
+            end = min(stop, (b + 1) * size)
+            shift = turned[b] - b * size
+            first = starts[b]
+            for p in range(place, end):
+                out[p - start] = first[block[p + shift]] + row[p + shift]
+            place = end
+
+    return mix
+
+
 descend_samples = _entry(_descend_samples)
 descend_batches = _entry(_descend_batches)
 add_gradient = _entry(_add_gradient)
@@ -442,3 +460,4 @@ margin = _entry(_margin)
 apply = _entry(_apply)
 reduce = _entry(_reduce)
 permute = _entry(_permute)
+mix = _entry(_mix)

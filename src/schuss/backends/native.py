@@ -9,7 +9,7 @@ import numpy as np
 
 from schuss import _native
 from schuss.backends.compiled import Memory, Objective, Steps
-from schuss.backends.protocol import Rows
+from schuss.backends.protocol import Route, Rows
 from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
 
@@ -64,6 +64,11 @@ class NativeKernels:
         return X.view(np.uint16) if X.itemsize == 2 else X
 
     @staticmethod
+    def _visit(rows: Rows) -> Any:
+        """A route goes to the extension as a pair of arrays."""
+        return (rows.rows, rows.upcoming) if isinstance(rows, Route) else rows
+
+    @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
         return getattr(_native, f"{name}_{dtype.name}")
 
@@ -72,7 +77,7 @@ class NativeKernels:
     ) -> tuple[float, float, int]:
         parameters = self._parameters(memory)
         verb = self._verb("descend_samples", objective.X.dtype)
-        loss, norm = verb(self._data(objective), rows, self._steps(steps), parameters)
+        loss, norm = verb(self._data(objective), self._visit(rows), self._steps(steps), parameters)
         return loss, norm, parameters.averaged
 
     def descend_batches(
@@ -87,7 +92,7 @@ class NativeKernels:
         parameters = self._parameters(memory)
         loss, norm = self._verb("descend_batches", objective.X.dtype)(
             self._data(objective),
-            rows,
+            self._visit(rows),
             batch_size,
             self._rules[steps.rule.formula],
             self._steps(steps),
@@ -105,7 +110,7 @@ class NativeKernels:
         threads: int,
     ) -> float:
         verb = self._verb("add_gradient", objective.X.dtype)
-        loss: float = verb(self._data(objective), rows, theta, total, threads)
+        loss: float = verb(self._data(objective), self._visit(rows), theta, total, threads)
         return loss
 
     def finish_step(
@@ -127,11 +132,13 @@ class NativeKernels:
         self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
     ) -> tuple[float, float]:
         verb = self._verb("variance", objective.X.dtype)
-        result: tuple[float, float] = verb(self._data(objective), rows, theta, gradient)
+        result: tuple[float, float] = verb(
+            self._data(objective), self._visit(rows), theta, gradient
+        )
         return result
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._verb("margin", X.dtype)(self._bits(X), rows, theta, out)
+        self._verb("margin", X.dtype)(self._bits(X), self._visit(rows), theta, out)
 
     def apply(
         self,
@@ -152,6 +159,17 @@ class NativeKernels:
 
     def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
         _native.permute(n, keys, start, out)
+
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        out: np.ndarray,
+    ) -> None:
+        self._verb("mix", out.dtype)(block, row, starts, turned, start, out)
 
 
 class NativeOutputKernels(NativeKernels):
@@ -190,7 +208,7 @@ class NativeSparseKernels(NativeKernels):
         parameters = self._parameters(memory)
         loss, norm = self._verb("descend_batches", objective.X.dtype)(
             self._data(objective),
-            rows,
+            self._visit(rows),
             batch_size,
             self._rules[steps.rule.formula],
             self._steps(steps),
@@ -212,7 +230,7 @@ class NativeSparseKernels(NativeKernels):
         data, updates = self._data(objective), self._steps(steps)
         verb = self._verb("descend_freely", objective.X.dtype)
         found: tuple[float, int, int, int, int]
-        found = verb(data, rows, updates, memory.theta, scales, threads)
+        found = verb(data, self._visit(rows), updates, memory.theta, scales, threads)
         return found
 
     def finish_step(
@@ -230,4 +248,4 @@ class NativeSparseKernels(NativeKernels):
         return norm, parameters.averaged
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._verb("margin", X.dtype)(self._matrix(X), rows, theta, out)
+        self._verb("margin", X.dtype)(self._matrix(X), self._visit(rows), theta, out)

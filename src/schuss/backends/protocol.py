@@ -16,14 +16,38 @@ from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
 
-__all__ = ["TILE_ROWS", "Backend", "Problem", "Rows", "Segment", "State", "coef_and_intercept"]
+__all__ = [
+    "TILE_ROWS",
+    "Backend",
+    "Problem",
+    "Route",
+    "Rows",
+    "Segment",
+    "State",
+    "coef_and_intercept",
+]
 
 # Rows of a tile: partial gradients are summed in the data's dtype per tile, and tiles are combined
 # in float64, in ascending order (``tile_rows`` in csrc/cpu/problem.h).
 TILE_ROWS = 64
 
-# Row indices of shape (n_rows,), int32 or int64; or a pair (start, count) for a range.
-Rows = np.ndarray | tuple[int, int]
+
+@dataclass(frozen=True)
+class Route:
+    """Rows to visit, and which rows memory is to be asked for meanwhile.
+
+    Attributes
+    ----------
+    rows, upcoming : ndarray of int32, shape (n_rows,)
+        While the row at a place is worked on, the one that stands there in ``upcoming`` is fetched.
+    """
+
+    rows: np.ndarray
+    upcoming: np.ndarray
+
+
+# Row indices of shape (n_rows,), int32 or int64; a pair (start, count) for a range; or a route.
+Rows = np.ndarray | tuple[int, int] | Route
 
 
 @dataclass(frozen=True)
@@ -137,7 +161,7 @@ class Segment:
 
     Attributes
     ----------
-    rows : ndarray of int32 or int64, shape (n_rows,), or (start, count)
+    rows : ndarray of int32 or int64, shape (n_rows,), or (start, count), or Route
         Rows in the order in which they are visited.
     learning_rate : ndarray of float64, shape (n_steps,) or (1,)
         One per step, or one for all.
@@ -168,6 +192,8 @@ class Segment:
 
 def length(rows: Rows) -> int:
     """How many rows."""
+    if isinstance(rows, Route):
+        return int(rows.rows.size)
     return rows[1] if isinstance(rows, tuple) else int(rows.size)
 
 
@@ -175,6 +201,8 @@ def take(rows: Rows, start: int, stop: int) -> Rows:
     """The rows at places start <= p < stop."""
     if isinstance(rows, tuple):
         return rows[0] + start, min(stop, rows[1]) - start
+    if isinstance(rows, Route):
+        return Route(rows.rows[start:stop], rows.upcoming[start:stop])
     return rows[start:stop]
 
 
@@ -231,3 +259,14 @@ class Backend(Protocol):
 
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         """The index bijection at positions start <= i < stop (schuss.formulas.bijection)."""
+
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        stop: int,
+    ) -> np.ndarray:
+        """Rows of buffers that are mixed by one pattern (schuss.formulas.bijection)."""

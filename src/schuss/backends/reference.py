@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.protocol import Problem, Rows, Segment, State
+from schuss.backends.protocol import Problem, Route, Rows, Segment, State
 from schuss.formulas import bijection
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import shrink_towards_zero
@@ -89,6 +89,17 @@ class ReferenceBackend:
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         return bijection.permute(n, keys, start, stop)
 
+    def mix(
+        self,
+        block: np.ndarray,
+        row: np.ndarray,
+        starts: np.ndarray,
+        turned: np.ndarray,
+        start: int,
+        stop: int,
+    ) -> np.ndarray:
+        return bijection.mix(block, row, starts, turned, start, stop)
+
 
 def quiet() -> np.errstate:
     """Divergence is told by the values, as on the other backends, not by warnings."""
@@ -97,6 +108,8 @@ def quiet() -> np.errstate:
 
 def indices(rows: Rows) -> np.ndarray:
     """Rows as an array of indices."""
+    if isinstance(rows, Route):
+        return rows.rows
     return np.arange(rows[0], rows[0] + rows[1]) if isinstance(rows, tuple) else rows
 
 

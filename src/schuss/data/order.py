@@ -35,8 +35,15 @@ __all__ = [
 
 # Rows of a buffer up to which the buffers of an epoch share one permutation, kept in memory.
 SHARED_PATTERN = 1 << 20
+# Blocks so long are read at the speed of memory; so many bytes of buffer, and again of the next one
+# that is fetched meanwhile, stay in a core's second-level cache.
+BLOCK_BYTES = 1 << 14
+CACHED_BYTES = 1 << 19
+# Rows of a block where nothing is known of their size.
+BLOCK_ROWS = 4096
 
 Permute = Callable[[int, np.ndarray, int, int], np.ndarray]
+Mix = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]
 Indices = Callable[[int, int, int], np.ndarray]
 
 
@@ -54,8 +61,10 @@ class Facts:
         Class labels or targets.
     weights : ndarray of shape (n,), or None
         Weight of each row.
-    permute : callable
-        The index bijection, compiled where a backend lends it.
+    permute, mix : callable
+        The index bijection and the mixing of blocks, compiled where a backend lends them.
+    row_bytes : int or None
+        Bytes of a row in memory, where known.
 
     Examples
     --------
@@ -72,6 +81,8 @@ class Facts:
     labels: np.ndarray | None = None
     weights: np.ndarray | None = None
     permute: Permute = bijection.permute
+    mix: Mix = bijection.mix
+    row_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +96,9 @@ class Visits:
     indices : callable
         ``indices(epoch, start, stop)``: rows at positions start <= p < stop, int32 while the
         number of rows is below 2**31.
+    upcoming : callable or None
+        Called alike: for each of those positions the row that memory is to be asked for while the
+        position's own is worked on. None: that of a position shortly after.
 
     Examples
     --------
@@ -99,6 +113,7 @@ class Visits:
 
     length: int
     indices: Indices
+    upcoming: Indices | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -382,14 +397,15 @@ class blocks(Order):
     """Blocks of rows in shuffled order, and rows shuffled within a buffer of blocks.
 
     Reads memory or disk nearly in order. The rows of a block stay within ``rows * buffer``
-    positions of each other, so data sorted by label wants a large buffer. The buffers of an epoch
-    share one permutation, which each begins at a random place of its own.
+    positions of each other. The buffers of an epoch share one permutation, which each begins at a
+    random place of its own.
 
     Parameters
     ----------
-    rows : int, default=4096
-        Rows of a block, >= 1.
-    buffer : int, default=64
+    rows : int or None, default=None
+        Rows of a block, >= 1. By default as many as fill 16 KiB, so that a buffer stays in the
+        cache; 4096 where the size of a row is not known.
+    buffer : int, default=16
         Blocks that are mixed with each other, >= 1.
 
     Examples
@@ -401,69 +417,130 @@ class blocks(Order):
     True
     """
 
-    rows: int = parameter(default=4096, at_least=1)
-    buffer: int = parameter(default=64, at_least=1)
+    rows: int | None = parameter(default=None, at_least=1)
+    buffer: int = parameter(default=16, at_least=1)
 
     def bind(self, facts: Facts) -> Visits:
-        size = min(self.rows, facts.n)
-        n_blocks = -(-facts.n // size)
-        missing = n_blocks * size - facts.n  # rows that the last block lacks
-        mixed = min(self.buffer, n_blocks)
+        layout = _Layout(facts, self.rows or _block_rows(facts.row_bytes), self.buffer)
+        cached = layout.whole * (facts.row_bytes or CACHED_BYTES) <= CACHED_BYTES
+        ahead = cached and index_dtype(facts.n) is np.int32
+        return Visits(facts.n, layout.indices, layout.upcoming if ahead else None)
 
-        @lru_cache(maxsize=2)
-        def block_order(epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            """Blocks as they come; where each begins, and each buffer (one more at the end)."""
-            order = facts.permute(n_blocks, round_keys(facts.seed, epoch), 0, n_blocks)
-            lengths = np.where(order == n_blocks - 1, size - missing, size)
-            begins = np.concatenate([[0], np.cumsum(lengths)])
-            return order.astype(np.int64), begins, np.append(begins[:-1:mixed], facts.n)
 
-        dtype, whole = index_dtype(facts.n), size * mixed
+def _block_rows(row_bytes: int | None) -> int:
+    return BLOCK_ROWS if row_bytes is None else max(1, BLOCK_BYTES // max(1, row_bytes))
 
-        @lru_cache(maxsize=2)
-        def pattern(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-            """A shuffled buffer, twice in a row: block and row within the block."""
-            places = facts.permute(whole, round_keys(facts.seed, epoch, 1, 0), 0, whole)
-            block, row = np.divmod(np.concatenate([places, places]), size)
-            return block.astype(np.intp), row.astype(dtype)
 
-        def whole_buffer(epoch: int, number: int, start: int, stop: int) -> np.ndarray:
-            """Rows of a buffer of whole blocks: the epoch's pattern from a place of its own on."""
-            order, _, _ = block_order(epoch)
-            first = number * mixed
-            turned = int(draw(round_keys(facts.seed, epoch, 2, 0), number, number + 1)[0] * whole)
-            block, row = pattern(epoch)
-            here = slice(turned + start, turned + stop)
-            starts = (order[first : first + mixed] * size).astype(dtype)
-            found: np.ndarray = starts[block[here]] + row[here]
-            return found
+class _Layout:
+    """Where the rows of each epoch's blocks and buffers lie.
 
-        def one_buffer(epoch: int, number: int, start: int, stop: int) -> np.ndarray:
-            """Rows at the positions start <= p < stop of one buffer."""
-            order, begins, _ = block_order(epoch)
-            first, last = number * mixed, min((number + 1) * mixed, n_blocks)
-            filled = int(begins[last] - begins[first])
-            if filled == whole <= SHARED_PATTERN:
-                return whole_buffer(epoch, number, start, stop)
-            keys = round_keys(facts.seed, epoch, number)
-            places = facts.permute(filled, keys, start, stop)
-            starts = begins[first:last] - begins[first]
-            block = np.searchsorted(starts, places, side="right") - 1
-            found: np.ndarray = order[first + block] * size + (places - starts[block])
-            return found.astype(dtype)
+    Buffers of the same number of rows share the epoch's pattern. Those that hold the last, shorter
+    block, or are the last and lack blocks, have a permutation of their own.
+    """
 
-        def indices(epoch: int, start: int, stop: int) -> np.ndarray:
-            edges = block_order(epoch)[2]
-            first, last = np.searchsorted(edges, [start, stop - 1], side="right")
-            pieces = []
-            for number in range(first - 1, min(last, edges.size - 1)):
-                low, high = max(start, edges[number]), min(stop, edges[number + 1])
-                if low < high:
-                    here = edges[number]
-                    pieces.append(one_buffer(epoch, number, int(low - here), int(high - here)))
-            return np.concatenate(pieces) if pieces else np.empty(0, index_dtype(facts.n))
+    def __init__(self, facts: Facts, rows: int, buffer: int) -> None:
+        self.facts = facts
+        self.size = min(rows, facts.n)
+        self.n_blocks = -(-facts.n // self.size)
+        self.missing = self.n_blocks * self.size - facts.n  # rows that the last block lacks
+        self.mixed = min(buffer, self.n_blocks)
+        self.whole = self.size * self.mixed
+        self.dtype = np.dtype(index_dtype(facts.n))
+        block, row = np.divmod(np.arange(self.whole if self.shared else 0), self.size)
+        self.stored = self._twice(block), self._twice(row)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
 
-        return Visits(facts.n, indices)
+    @property
+    def shared(self) -> bool:
+        """Whether buffers share a pattern."""
+        return self.whole <= SHARED_PATTERN
+
+    def _twice(self, pattern: np.ndarray) -> np.ndarray:
+        return np.concatenate([pattern, pattern]).astype(self.dtype)
+
+    def _epoch(self, epoch: int) -> _Epoch:
+        facts, mixed, whole = self.facts, self.mixed, self.whole
+        order = facts.permute(self.n_blocks, round_keys(facts.seed, epoch), 0, self.n_blocks)
+        n_buffers = -(-self.n_blocks // mixed)
+        edges, odd = np.arange(n_buffers + 1) * whole, set()
+        if self.missing:
+            short = int(np.argmax(order == self.n_blocks - 1)) // mixed
+            edges[short + 1 :] -= self.missing
+            odd.add(short)
+        if self.n_blocks % mixed:
+            edges[-1] = facts.n
+            odd.add(n_buffers - 1)
+        starts = np.zeros((n_buffers, mixed), self.dtype)
+        starts.ravel()[: self.n_blocks] = order * self.dtype.type(self.size)
+        if not self.shared:
+            return _Epoch(order, edges, list(range(n_buffers)), starts, starts, self.stored, edges)
+        places = facts.permute(whole, round_keys(facts.seed, epoch, 1), 0, whole)
+        block, row = np.divmod(places, self.size)
+        turned = (draw(round_keys(facts.seed, epoch, 2), 0, n_buffers) * whole).astype(np.int64)
+        pattern = self._twice(block), self._twice(row)
+        following = np.minimum(np.roll(starts, -1, axis=0), facts.n - self.size)
+        return _Epoch(order, edges, sorted(odd), starts, following, pattern, turned)
+
+    def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """Rows at positions start <= p < stop."""
+        now = self.epoch(epoch)
+        return self._pieces(now, epoch, start, stop, now.pattern, now.starts, now.turned)
+
+    def upcoming(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The rows of the next buffer as they are stored, at the places of this one."""
+        now = self.epoch(epoch)
+        return self._pieces(
+            now, epoch, start, stop, self.stored, now.following, np.zeros_like(now.turned)
+        )
+
+    def _pieces(
+        self,
+        now: _Epoch,
+        epoch: int,
+        start: int,
+        stop: int,
+        pattern: tuple[np.ndarray, np.ndarray],
+        starts: np.ndarray,
+        turned: np.ndarray,
+    ) -> np.ndarray:
+        """Runs of buffers that share the pattern, and between them those that do not."""
+        first, last = (int(k) for k in np.searchsorted(now.edges, [start, stop - 1], side="right"))
+        pieces, number = [np.empty(0, self.dtype)], first - 1
+        while number < last:
+            odd = next((k for k in now.odd if k >= number), last)
+            end = min(max(odd, number + 1), last)
+            begin = int(now.edges[number])
+            low, high = max(start - begin, 0), min(stop, int(now.edges[end])) - begin
+            if odd == number:
+                pieces.append(self._own(now, epoch, number, low, high))
+            else:
+                here = slice(number, end)
+                pieces.append(self.facts.mix(*pattern, starts[here], turned[here], low, high))
+            number = end
+        return np.concatenate(pieces)
+
+    def _own(self, now: _Epoch, epoch: int, number: int, start: int, stop: int) -> np.ndarray:
+        """Rows of a buffer that has a permutation of its own."""
+        blocks = now.order[number * self.mixed : (number + 1) * self.mixed].astype(np.int64)
+        begins = np.arange(blocks.size + 1) * self.size
+        begins[1:] -= self.missing * np.cumsum(blocks == self.n_blocks - 1)
+        keys = round_keys(self.facts.seed, epoch, number)
+        places = self.facts.permute(int(begins[-1]), keys, start, stop)
+        block = np.searchsorted(begins, places, side="right") - 1
+        return np.asarray(blocks[block] * self.size + (places - begins[block]), self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Epoch:
+    """One epoch's blocks as they come, and the buffers that they fill."""
+
+    order: np.ndarray  # (n_blocks,): number of the block that comes when
+    edges: np.ndarray  # (n_buffers + 1,): position at which each buffer begins
+    odd: list[int]  # buffers that do not share the pattern, ascending
+    starts: np.ndarray  # (n_buffers, blocks): first row of each block
+    following: np.ndarray  # the same of the next buffer, for what is asked for ahead
+    pattern: tuple[np.ndarray, np.ndarray]
+    turned: np.ndarray  # (n_buffers,): where in the pattern each buffer begins
 
 
 get = ORDERS.get

@@ -46,6 +46,11 @@ class CSR:
         return self.data.dtype
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the three arrays."""
+        return self.data.nbytes + self.indices.nbytes + self.indptr.nbytes
+
+    @property
     def row_elements(self) -> int:
         """Entries of a row on average, rounded up, at least 1."""
         return max(1, -(-self.data.size // max(1, self.shape[0])))

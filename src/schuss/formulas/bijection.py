@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["ROUNDS", "draw", "index_dtype", "permute", "round_keys", "split", "splitmix64"]
+__all__ = ["ROUNDS", "draw", "index_dtype", "mix", "permute", "round_keys", "split", "splitmix64"]
 
 ROUNDS = 6
 _SMALLEST_DOMAIN_BITS = 8
@@ -96,6 +96,50 @@ def permute(n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         x[walking] = _encrypt(x[walking], keys, left_bits, right_bits)
         walking = walking[x[walking] >= n]
     return x.astype(index_dtype(n))
+
+
+def mix(
+    block: np.ndarray,
+    row: np.ndarray,
+    starts: np.ndarray,
+    turned: np.ndarray,
+    start: int,
+    stop: int,
+) -> np.ndarray:
+    """Rows of buffers, each of as many blocks, that are mixed by one pattern.
+
+    Position p of buffer b is row ``row[p + turned[b]]`` of the buffer's block number
+    ``block[p + turned[b]]``.
+
+    Parameters
+    ----------
+    block, row : ndarray of starts' dtype, shape (2 * size,)
+        The pattern, twice in a row.
+    starts : ndarray of int32 or int64, shape (n_buffers, n_blocks)
+        First row of each block.
+    turned : ndarray of int64, shape (n_buffers,)
+        Where in the pattern each buffer begins; 0 <= turned <= size.
+    start, stop : int
+        Range of positions; 0 <= start <= stop <= n_buffers * size.
+
+    Returns
+    -------
+    ndarray of starts' dtype, shape (stop - start,)
+
+    Examples
+    --------
+    >>> block, row = np.array([[0, 1, 1, 0], [1, 0, 1, 0]], np.int32)
+    >>> starts = np.array([[4, 0], [6, 2]], np.int32)
+    >>> mix(np.tile(block, 2), np.tile(row, 2), starts, np.array([0, 2]), 0, 8)
+    array([5, 0, 1, 4, 3, 6, 7, 2], dtype=int32)
+    """
+    size = block.size // 2
+    pieces = [np.empty(0, starts.dtype)]
+    for b in range(start // size, -(-stop // size)):
+        low, high = max(start - b * size, 0), min(stop - b * size, size)
+        here = slice(turned[b] + low, turned[b] + high)
+        pieces.append(starts[b][block[here]] + row[here])
+    return np.concatenate(pieces)
 
 
 def draw(keys: np.ndarray, start: int, stop: int) -> np.ndarray:

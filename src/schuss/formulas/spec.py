@@ -121,9 +121,11 @@ class Spec:
             if not isinstance(value, (bool, int)) or value not in (0, 1):
                 raise InvalidType(f"{label}={value!r}: expected True or False.")
             return bool(value)
-        if field.type in ("float", "int"):
+        if field.type == "int | None" and value is None:
+            return value
+        if field.type in ("float", "int", "int | None"):
             limits = field.metadata.get("limits", {})
-            return check_number(label, value, limits, integer=field.type == "int")
+            return check_number(label, value, limits, integer=field.type != "float")
         return value
 
     def _arguments(self, form: Callable[[Any], str]) -> str:
@@ -205,7 +207,7 @@ class Table(Generic[S]):
         >>> schuss.losses.get("huber(epsilon=2)")
         schuss.losses.huber(epsilon=2.0)
         >>> schuss.orders.get("blocks(rows=1024)").buffer
-        64
+        16
         """
         if isinstance(value, self.base):
             return value

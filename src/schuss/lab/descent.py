@@ -17,6 +17,7 @@ from schuss.formulas import rules
 from schuss.formulas.losses import Loss
 from schuss.lab.contest import Pass
 from schuss.lab.synthetic import safe_rate
+from schuss.loop import visited
 
 __all__ = ["Descent", "Task", "objective"]
 
@@ -81,6 +82,8 @@ class Task:
             seed=self.seed,
             labels=self.y,
             permute=backend.permute,
+            mix=backend.mix,
+            row_bytes=self.X.nbytes // self.n,
         )
         return orders.get(self.order).bind(facts)
 
@@ -159,7 +162,7 @@ class Descent:
         """The next rows, at most to the end of the epoch: how many, updates, seconds."""
         start = time.perf_counter()
         stop = min(self.position + count, self.visits.length)
-        rows = self.visits.indices(self.epoch, self.position, stop)
+        rows = visited(self.visits, self.epoch, self.position, stop)
         segment = Segment(rows, np.array([self.task.learning_rate]), self.task.batch_size)
         self.backend.descend(self.task.problem, self.state, segment)
         self.position = stop
