@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,6 +269,8 @@ def test_one_struct_runs_on_native(tmp_path):
         shutil.copy(root / name, tree / name)
     formulas = tree / "csrc" / "formulas.h"
     text = formulas.read_text(encoding="utf-8")
+    # Without the losses that are not looked at, the compiler is done in a fraction of the time.
+    text = re.sub(r"SCHUSS_LOSS\((?!squared_error|poisson)\w+\) \{.*?\n\};\n", "", text, flags=re.S)
     for place, struct in ((PLACE, STRUCT), (VECTOR_PLACE, VECTOR_STRUCT)):
         assert text.count(place) == 1
         text = text.replace(place, struct.lstrip() + place)

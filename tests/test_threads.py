@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from support import COMPILED, assert_same_bits, backend_or_skip, descended, run_python
 
+import schuss
 import schuss.losses
 import schuss.rules
 from schuss.backends import Problem, Segment, State, available, choose, threads
@@ -51,6 +53,15 @@ def test_none_takes_the_least_of_all_limits(clean):
     found = limits()
     assert found["cores"] == os.cpu_count()
     assert usable_threads(None) == min(found.values()) >= 1
+
+
+@pytest.mark.parametrize(("batch_size", "used"), [(1, 1), (128, 1), (512, 2)])
+def test_the_threads_of_a_step_are_told(caplog, batch_size, used):
+    backend_or_skip("native")
+    X = np.random.default_rng(0).normal(size=(1000, 50))
+    with caplog.at_level(logging.DEBUG, "schuss"):
+        schuss.fit(X, X[:, 0], batch_size=batch_size, epochs=1, threads=2, backend="native")
+    assert f"threads: {used} for steps of {batch_size} rows" in caplog.messages
 
 
 @pytest.mark.parametrize("name", ["SCHUSS_NUM_THREADS", "OMP_NUM_THREADS"])

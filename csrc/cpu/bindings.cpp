@@ -227,10 +227,11 @@ std::pair<double, double> variance(const Data& data, const py::object& rows, con
   const auto* parameters = view<Scalar<S>>(theta, problem.d + 1, "theta");
   double* sum = target<double>(gradient, problem.d + 1, "gradient");
   double loss = 0, second;
+  const int row = row_number(data.loss, portable::loss_count, "loss");
   {
     py::gil_scoped_release release;
-    second = kernels<S>().variance[row_number(data.loss, portable::loss_count, "loss")](
-        problem, order, parameters, &loss, sum);
+    const RowKernels<S>& table = kernels<S>();
+    second = table.variance(table.weigh_group[row], problem, order, parameters, &loss, sum);
   }
   return {loss, second};
 }

@@ -470,14 +470,28 @@ struct Sum {
   T total() const { return sum(packs) + rest; }
 };
 
-template <class S, class Loss, class Tile, class T = Scalar<S>>
-double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int64_t end,
-                const T* theta, T* gradient) {
-  const Loss loss(problem.loss_parameters);
+// The most rows of a group.
+constexpr int group_rows = 16;
+
+// Losses and slopes of at most so many rows, side by side. A function of its own, so that the loops
+// over rows are compiled once and not for each loss.
+template <class T, class Loss>
+void weigh_group(const double* loss_parameters, const T* __restrict margin, const T* __restrict y,
+                 int count, T* __restrict value, T* __restrict slope) {
+  const Loss loss(loss_parameters);
+  for (int r = 0; r < count; ++r) {
+    value[r] = loss.value(margin[r], y[r]);
+    slope[r] = loss.slope(margin[r], y[r]);
+  }
+}
+
+template <class S, class Tile, class T = Scalar<S>>
+double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows, int64_t begin,
+                int64_t end, const T* theta, T* gradient) {
   const int64_t d = problem.d;
   const T b = theta[d];
   Tile tile(d, theta, gradient);
-  const int64_t ahead = prefetch_distance<S>(d) + (tile.grouped() ? 16 : 0);
+  const int64_t ahead = prefetch_distance<S>(d) + (tile.grouped() ? group_rows : 0);
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
@@ -495,10 +509,8 @@ double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int6
       prefetch(problem.y + next[r]);
     }
     tile.template margins_of<R>(x, upcoming, margin);
-    for (int r = 0; r < R; ++r) {
-      value[r] = loss.value(margin[r] + b, y[r]);
-      slope[r] = loss.slope(margin[r] + b, y[r]);
-    }
+    for (int r = 0; r < R; ++r) margin[r] += b;
+    weigh(problem.loss_parameters, margin, y, R, value, slope);
     if (problem.weight) {
       for (int r = 0; r < R; ++r) {
         weight[r] = problem.weight[row[r]];
@@ -513,7 +525,7 @@ double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int6
     s += R;
   };
   if (tile.grouped())
-    while (s + 16 <= end) group(Group<16>{});
+    while (s + group_rows <= end) group(Group<group_rows>{});
   while (s + 4 <= end) group(Group<4>{});
   while (s < end) group(Group<1>{});
   tile.finish();
@@ -521,19 +533,19 @@ double sum_tile(const Problem<S>& problem, const Rows& rows, int64_t begin, int6
   return double(total.total());
 }
 
-template <class S, class Loss, class T = Scalar<S>>
-double tile_gradient(const Problem<S>& problem, const Rows& rows, int64_t begin, int64_t end,
-                     const T* theta, T* gradient) {
+template <class S, class T = Scalar<S>>
+double tile_gradient(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows,
+                     int64_t begin, int64_t end, const T* theta, T* gradient) {
   if constexpr (sizeof(S) == sizeof(T)) {
     const int64_t packs = (problem.d + lanes<T> - 1) / lanes<T>;
     if (packs == 1)
-      return sum_tile<S, Loss, ShortTile<S, 1>>(problem, rows, begin, end, theta, gradient);
+      return sum_tile<S, ShortTile<S, 1>>(weigh, problem, rows, begin, end, theta, gradient);
     if (packs == 2)
-      return sum_tile<S, Loss, ShortTile<S, 2>>(problem, rows, begin, end, theta, gradient);
+      return sum_tile<S, ShortTile<S, 2>>(weigh, problem, rows, begin, end, theta, gradient);
     if (packs <= 4)
-      return sum_tile<S, Loss, ShortTile<S, 4>>(problem, rows, begin, end, theta, gradient);
+      return sum_tile<S, ShortTile<S, 4>>(weigh, problem, rows, begin, end, theta, gradient);
   }
-  return sum_tile<S, Loss, LongTile<S>>(problem, rows, begin, end, theta, gradient);
+  return sum_tile<S, LongTile<S>>(weigh, problem, rows, begin, end, theta, gradient);
 }
 
 // Sums the tiles of one wave, each member a run of them. Their losses are added by rank 0.
@@ -544,8 +556,8 @@ inline void sum_wave(const RowKernels<S>& kernels, int loss, const Problem<S>& p
   const int64_t last = count * (crew.rank + 1) / crew.size;
   for (int64_t t = count * crew.rank / crew.size; t < last; ++t) {
     const int64_t begin = (first + t) * tile_rows, end = smaller(begin + tile_rows, rows.count);
-    scratch.loss[t] = kernels.tile_gradient[loss](problem, rows, begin, end, theta,
-                                                  scratch.partial + t * padded(problem.d));
+    scratch.loss[t] = kernels.tile_gradient(kernels.weigh_group[loss], problem, rows, begin, end,
+                                            theta, scratch.partial + t * padded(problem.d));
   }
   crew.wait();
   if (crew.rank == 0)
@@ -588,16 +600,19 @@ void add_gradient(const RowKernels<S>& kernels, int loss, const Problem<S>& prob
 
 // Summed loss and gradient as add_gradient has them, and the summed squared norm of the samples'
 // gradients: weight^2 slope^2 (|x|^2 + 1), one multiply per element more.
-template <class S, class Loss, class T = Scalar<S>>
-double variance(const Problem<S>& problem, const Rows& rows, const T* theta, double* loss,
-                double* gradient) {
-  const Loss formula(problem.loss_parameters);
+template <class S, class T = Scalar<S>>
+double variance(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows, const T* theta,
+                double* loss, double* gradient) {
   const int64_t d = problem.d;
   double second = 0;
   for (int64_t s = 0; s < rows.count; ++s) {
     const int64_t i = rows[s];
     const S* __restrict x = problem.X + i * d;
-    const double slope = double(weigh(problem, formula, i, dot(x, theta, d) + theta[d], *loss));
+    const T margin = dot(x, theta, d) + theta[d];
+    T weight = problem.weight ? problem.weight[i] : T(1), part, derivative;
+    weigh(problem.loss_parameters, &margin, problem.y + i, 1, &part, &derivative);
+    *loss += double(weight * part);
+    const double slope = double(weight * derivative);
     double norm = problem.fit_intercept ? 1 : 0;
     for (int64_t j = 0; j < d; ++j) {
       const double element = double(value(x[j]));
@@ -843,8 +858,7 @@ struct AddLosses {
   static constexpr void to(RowKernels<S>& table) {
     using Loss = typename loss_row<Scalar<S>, Row - 1>::type;
     table.descend_samples[Row - 1] = descend_samples<S, Loss>;
-    table.tile_gradient[Row - 1] = tile_gradient<S, Loss>;
-    table.variance[Row - 1] = variance<S, Loss>;
+    table.weigh_group[Row - 1] = weigh_group<Scalar<S>, Loss>;
     AddLosses<S, Row - 1>::to(table);
   }
 };
@@ -872,6 +886,8 @@ constexpr RowKernels<S> over_rows() {
   static_assert(loss_count <= RowKernels<S>::most, "raise most");
   RowKernels<S> table{};
   AddLosses<S, loss_count>::to(table);
+  table.tile_gradient = tile_gradient<S>;
+  table.variance = variance<S>;
   table.add_gradient = add_gradient<S>;
   table.descend_batches = descend_batches<S>;
   table.margin = margin<S>;

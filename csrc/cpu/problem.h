@@ -118,6 +118,11 @@ struct VectorKernels {
   void (*reduce)(T* dst, const T* const* sources, int64_t count, int64_t size, double scale);
 };
 
+// Losses and slopes of `count` rows at their margins, one loss's.
+template <class T>
+using WeighGroup = void (*)(const double* loss_parameters, const T* margin, const T* y, int count,
+                            T* value, T* slope);
+
 // One instruction set's loops over rows stored as S, indexed by row of the table of losses.
 template <class S>
 struct RowKernels {
@@ -125,10 +130,11 @@ struct RowKernels {
   using T = Scalar<S>;
   Outcome (*descend_samples[most])(const Problem<S>&, const Rows&, const Update&, State<T>&,
                                    Scratch<T>&);
-  double (*tile_gradient[most])(const Problem<S>&, const Rows&, int64_t begin, int64_t end,
-                                const T* theta, T* gradient);
-  double (*variance[most])(const Problem<S>&, const Rows&, const T* theta, double* loss,
-                           double* gradient);
+  WeighGroup<T> weigh_group[most];
+  double (*tile_gradient)(WeighGroup<T>, const Problem<S>&, const Rows&, int64_t begin, int64_t end,
+                          const T* theta, T* gradient);
+  double (*variance)(WeighGroup<T>, const Problem<S>&, const Rows&, const T* theta, double* loss,
+                     double* gradient);
   void (*add_gradient)(const RowKernels&, int loss, const Problem<S>&, const Rows&, const T* theta,
                        Scratch<T>&, double* summed, Crew);
   Outcome (*descend_batches)(const RowKernels&, const VectorKernels<T>&, int loss, int rule,

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from schuss.backends.compiled import CompiledBackend, work_per_row
 from schuss.backends.protocol import Route, Rows, Segment, State, coef_and_intercept
 from schuss.data.checkpoint import Checkpoint, Clock, same_run
 from schuss.data.order import Visits
@@ -154,10 +155,14 @@ class Run:
         segment = Segment(nothing, np.zeros(1), plan.step_rows)
         plan.backend.descend(plan.problem, self.state.copy(), segment)
         if plan.evaluate is not None or plan.validate is not None:
-            plan.backend.gradient(plan.problem, self.state.theta, nothing)
+            plan.backend.gradient(plan.problem, self.state.theta, (0, 1))
         seconds = time.perf_counter() - began
         if seconds > 1:
             log.info("compiled the %s kernels in %.1f s", plan.backend.name, seconds)
+        if isinstance(plan.backend, CompiledBackend):
+            rows = min(plan.step_rows, plan.epoch_rows)
+            threads = plan.backend.crew(rows, work_per_row(plan.problem))
+            logging.getLogger("schuss").debug("threads: %d for steps of %d rows", threads, rows)
 
     @property
     def theta(self) -> np.ndarray:
