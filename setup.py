@@ -50,7 +50,13 @@ KERNEL_FLAGS = [
 ]
 PLAIN_FLAGS = ["-O2"]
 
-PLAIN_SOURCES = ["bindings.cpp", "bindings_ceilings.cpp", "bindings_outputs.cpp", "pool.cpp"]
+PLAIN_SOURCES = [
+    "bindings.cpp",
+    "bindings_ceilings.cpp",
+    "bindings_outputs.cpp",
+    "bindings_sparse.cpp",
+    "pool.cpp",
+]
 BASELINE_KERNELS = {"kernels_baseline.cpp": []}
 X86_KERNELS = {
     "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],

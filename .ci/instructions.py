@@ -27,7 +27,9 @@ import schuss.losses
 import schuss.rules
 from schuss import _native
 from schuss.backends import Problem, Segment, State, choose
+from schuss.data.sparse import CSR
 from schuss.formulas import bijection
+from schuss.formulas.penalties import Penalty
 
 BUDGETS = Path(__file__).with_name("instructions.json")
 TOLERANCE = 0.03
@@ -46,6 +48,19 @@ def dense(dtype: str, d: int, loss: str) -> tuple[Problem, State]:
     X = rng.normal(0, 1 / np.sqrt(d), (ROWS, d)).astype(dtype)
     y = np.where(X[:, 0] > 0, 1, -1).astype(dtype)
     problem = Problem(X, y, None, schuss.losses.get(loss))
+    return problem, State.start(np.zeros(d + 1, dtype), schuss.rules.sgd())
+
+
+def sparse(dtype: str, index: str, nonzeros: int, penalty: Penalty) -> tuple[Problem, State]:
+    """Rows of so many entries each, among 4096 columns."""
+    rng = np.random.default_rng(nonzeros)
+    d = 4096
+    columns = np.sort(rng.random((ROWS, d)).argpartition(nonzeros)[:, :nonzeros], axis=1)
+    values = rng.normal(0, 1 / np.sqrt(nonzeros), ROWS * nonzeros).astype(dtype)
+    begins = np.arange(0, ROWS * nonzeros + 1, nonzeros).astype(index)
+    X = CSR(values, columns.ravel().astype(index), begins, (ROWS, d))
+    y = rng.choice([-1, 1], ROWS).astype(dtype)
+    problem = Problem(X, y, None, schuss.losses.get("squared_error"), penalty)
     return problem, State.start(np.zeros(d + 1, dtype), schuss.rules.sgd())
 
 
@@ -80,6 +95,13 @@ def cases() -> Iterator[tuple[str, int, Callable[[], object]]]:
             yield f"float32 d={d} shuffled {how}", ROWS, descend(data, batch_size, shuffled)
             data = dense("float32", d, "log_loss")
             yield f"float32 d={d} log_loss {how}", ROWS, descend(data, batch_size)
+    for dtype, index in (("float32", "int32"), ("float64", "int64")):
+        for name, penalty in (("", Penalty()), (" elastic net", Penalty(1e-3, 1e-3))):
+            data = sparse(dtype, index, 80, penalty)
+            for how, batch_size in (("per sample", 1), ("batches of 32", 32)):
+                what = f"{dtype} {index} 80 nonzeros{name} {how}"
+                yield what, ROWS, descend(data, batch_size, shuffled)
+        yield f"{dtype} {index} 80 nonzeros gradient", ROWS, gradient(data)
     yield "permute 10 million", 1 << 16, permute(10**7, 1 << 16)
     yield "permute 10 billion", 1 << 16, permute(10**10, 1 << 16)
 

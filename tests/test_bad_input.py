@@ -114,15 +114,12 @@ def test_bad_x(name, bad, error, message):
 
 
 @pytest.mark.parametrize("kind", SPARSE)
-def test_sparse_matrices_are_not_supported_yet(kind):
+def test_sparse_matrices_are_accepted_for_X_alone(kind):
     S = sparse(kind)
-    message = r"^X: sparse matrices are not supported yet; pass X\.toarray\(\)"
-    refuses(NotYet, message, lambda: schuss.fit(S, Y))
-    refuses(NotYet, message, lambda: schuss.gradient(S, Y, np.zeros(D)))
-    refuses(NotYet, message, lambda: list(schuss.batches(S)))
-    refuses(NotYet, message, lambda: schuss.fit(X, Y, epochs=1).predict(S))
-    message = r"^data\[0\]: sparse matrices are not"
-    refuses(NotYet, message, lambda: schuss.minimize(lambda w, A, b: w, [0.0], (S, Y)))
+    message = r"^data\[0\]: is a sparse matrix; pass data\[0\]\.toarray\(\)"
+    refuses(InvalidType, message, lambda: schuss.minimize(lambda w, A, b: w, [0.0], (S, Y)))
+    message = r"^y: is a sparse matrix; pass y\.toarray\(\)"
+    refuses(InvalidType, message, lambda: schuss.fit(S, S))
 
 
 def test_large_float64_values_are_infinite_in_float32():
@@ -317,7 +314,7 @@ BAD_ARGUMENTS = [
     ({"threads": 0}, InvalidArgument, "threads=0: .*>= 1"),
     ({"threads": 0, "backend": "reference"}, InvalidArgument, "threads=0: .*>= 1"),
     ({"threads": "two"}, InvalidType, "threads='two': expected an integer"),
-    ({"asynchronous": True}, NotYet, "asynchronous=True is not supported yet"),
+    ({"asynchronous": True}, InvalidArgument, r"asynchronous=True: X is dense"),
     ({"comm": Chars()}, NotYet, "comm=<an object>: .*not supported yet"),
     ({"callbacks": 3}, InvalidType, "callbacks: 3 is not callable"),
     ({"callbacks": [print, "x"]}, InvalidType, "callbacks: 'x' is not callable"),

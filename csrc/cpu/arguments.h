@@ -21,6 +21,9 @@ extern const InstructionSet* chosen;
 // The verbs for several outputs: bindings_outputs.cpp.
 void add_output_verbs(py::module_& m);
 
+// The verbs for sparse rows: bindings_sparse.cpp.
+void add_sparse_verbs(py::module_& m);
+
 // What the lab measures of the machine: bindings_ceilings.cpp.
 void add_ceilings(py::module_& m);
 

@@ -422,6 +422,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_vector_verbs<float>(m, "float32");
   add_vector_verbs<double>(m, "float64");
   add_output_verbs(m);
+  add_sparse_verbs(m);
   m.def("permute", permute);
   m.def("mix_int32", mix<int32_t>);
   m.def("mix_int64", mix<int64_t>);

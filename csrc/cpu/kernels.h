@@ -906,7 +906,8 @@ constexpr VectorKernels<T> over_vectors() {
 }
 
 constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* single,
-                                  const OutputKernels<double>* wide, const Ceilings* ceilings) {
+                                  const OutputKernels<double>* wide, const SparseSet* sparse,
+                                  const Ceilings* ceilings) {
   return {name,
           over_vectors<float>(),
           over_vectors<double>(),
@@ -920,6 +921,7 @@ constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* 
           mix<int64_t>,
           single,
           wide,
+          sparse,
           ceilings};
 }
 

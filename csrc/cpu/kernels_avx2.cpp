@@ -3,10 +3,11 @@
 #include "ceilings.h"
 #include "kernels.h"
 #include "outputs.h"
+#include "sparse.h"
 
 namespace schuss {
 namespace avx2 {
-extern constexpr InstructionSet kernels =
-    make_set("avx2", &outputs::single_table, &outputs::wide_table, &ceilings_table);
+extern constexpr InstructionSet kernels = make_set(
+    "avx2", &outputs::single_table, &outputs::wide_table, &sparse::tables, &ceilings_table);
 }  // namespace avx2
 }  // namespace schuss

@@ -3,6 +3,7 @@
 #include "ceilings.h"
 #include "kernels.h"
 #include "outputs.h"
+#include "sparse.h"
 
 namespace schuss {
 namespace baseline {
@@ -11,7 +12,7 @@ constexpr const char* baseline_name = "neon";
 #else
 constexpr const char* baseline_name = "baseline";
 #endif
-extern constexpr InstructionSet kernels =
-    make_set(baseline_name, &outputs::single_table, &outputs::wide_table, &ceilings_table);
+extern constexpr InstructionSet kernels = make_set(
+    baseline_name, &outputs::single_table, &outputs::wide_table, &sparse::tables, &ceilings_table);
 }  // namespace baseline
 }  // namespace schuss

@@ -146,6 +146,7 @@ struct RowKernels {
 
 template <class T>
 struct OutputKernels;  // outputs_problem.h
+struct SparseSet;      // sparse_problem.h
 
 // Buffers of as many blocks each, mixed by one pattern of `size` places that stands twice in a row.
 // Place p of buffer b is row row[p + turned[b]] of its block number block[p + turned[b]].
@@ -179,6 +180,7 @@ struct InstructionSet {
   void (*mix_wide)(const Pattern<int64_t>&, int64_t start, int64_t stop, int64_t*);
   const OutputKernels<float>* single_outputs;
   const OutputKernels<double>* wide_outputs;
+  const SparseSet* sparse;
   const Ceilings* ceilings;
 };
 

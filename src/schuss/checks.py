@@ -13,6 +13,7 @@ from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
 from schuss.data.container import check_writable
+from schuss.data.sparse import CSR
 from schuss.errors import DataError, InvalidArgument, InvalidType, NotYet, SchussWarning
 from schuss.formulas.bijection import index_dtype, permute, round_keys
 from schuss.formulas.losses import Loss
@@ -40,12 +41,36 @@ def check_flags(**flags: Any) -> None:
             raise InvalidType(f"{name}={value!r}: expected True or False.")
 
 
-def refuse_unsupported(asynchronous: bool, comm: Any) -> None:
+def refuse_unsupported(comm: Any) -> None:
     """Arguments whose time has not come."""
-    if asynchronous:
-        raise NotYet("asynchronous=True is not supported yet; leave it False.")
     if comm is not None:
         raise NotYet(f"comm={comm!r}: data-parallel training is not supported yet; leave it None.")
+
+
+def check_asynchronous(
+    X: np.ndarray | CSR,
+    batch_size: int,
+    accumulate: int,
+    rule: Rule,
+    penalty: Penalty,
+    clip_norm: Any,
+    average: Any,
+) -> None:
+    """Raise InvalidArgument unless threads can train the same weights at once."""
+    wrong = {
+        "X is dense, and every update would meet every other; expected sparse rows": not isinstance(
+            X, CSR
+        ),
+        f"rule='{rule}'; expected 'sgd' without momentum": rule.formula != "sgd",
+        f"batch_size={batch_size}; expected 1, an update for each row": batch_size != 1,
+        f"accumulate={accumulate}; expected 1": accumulate != 1,
+        "an L1 penalty is owed by all weights at every step; expected l1_ratio=0": penalty.l1 > 0,
+        f"clip_norm={clip_norm}; expected None": clip_norm is not None,
+        f"average={average}; expected False": bool(average),
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise InvalidArgument(f"asynchronous=True: {what}.")
 
 
 def check_penalty(alpha: float, l1_ratio: float, rule: Rule) -> Penalty:
@@ -193,6 +218,16 @@ def count_outputs(targets: np.ndarray, classes: np.ndarray | None, loss: Loss) -
         assert classes is not None
         return int(classes.size)
     return int(targets.shape[1]) if targets.ndim == 2 else 1
+
+
+def one_kind(matrix: np.ndarray | CSR, n_outputs: int) -> np.ndarray:
+    """A dense matrix as it is; sparse rows are trained with one output."""
+    if isinstance(matrix, CSR):
+        raise InvalidArgument(
+            f"X: sparse rows are trained with one output, and here are {n_outputs}; pass "
+            "X.toarray(), or train each output by itself (Result.one_against_rest joins classes)."
+        )
+    return matrix
 
 
 def combine(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:

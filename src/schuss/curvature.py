@@ -17,6 +17,7 @@ R. M. Gower et al., SGD: General Analysis and Improved Rates, ICML 2019 (expecte
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ __all__ = ["Curvature", "measure", "measure_spread"]
 SAMPLE_ELEMENTS = 2_000_000
 SAMPLE_ROWS = 4096
 POWER_ITERATIONS = 20
+LEAST_ENTRIES = 8  # of a sparse column, for a notion of its scale
 LEAST_ITERATIONS = 8  # the largest direction may have to grow from a small part of the first
 
 
@@ -85,7 +87,7 @@ def measure(
     ``frequency`` says how often the order visits each row per epoch; None: once. The bound holds
     for several outputs as for one: they share X, and the Hessian in the margins is bounded.
     """
-    sample = sample_rows(rows, n, problem.n_features)
+    sample = sample_rows(rows, n, problem.row_elements)
     bound = problem.loss.curvature_bound(problem.y[sample])
     weight = problem.sample_weight
     visited = weight
@@ -115,10 +117,7 @@ def measure(
             largest = max(largest, grown)
             break
         largest, direction = grown, product.astype(problem.dtype)
-    with np.errstate(over="ignore"):
-        picked = problem.X[sample].astype(problem.dtype, copy=False)
-        norms = np.einsum("ij,ij->i", picked, picked, dtype=np.float64)
-    norms += problem.fit_intercept
+    norms = squared_norms(problem, sample) + problem.fit_intercept
     if weight is not None:
         norms *= weight[sample]
     if frequency is not None:
@@ -126,9 +125,23 @@ def measure(
     return Curvature(bound * largest + l2, bound * float(norms.max()) + l2, n)
 
 
+def squared_norms(problem: Problem, rows: np.ndarray) -> np.ndarray:
+    """Squared norm of each of the rows, in float64."""
+    if problem.is_sparse:
+        return np.asarray(problem.X.take(rows).squared_norms())
+    with np.errstate(over="ignore"):
+        picked = problem.X[rows].astype(problem.dtype, copy=False)
+        return np.einsum("ij,ij->i", picked, picked, dtype=np.float64)
+
+
 def measure_spread(problem: Problem, rows: np.ndarray | None, n: int) -> float:
-    """Ratio of the largest to the smallest standard deviation among columns that vary."""
-    sample = sample_rows(rows, n, problem.n_features)
+    """Ratio of the largest to the smallest standard deviation among columns that vary.
+
+    Of sparse columns, the root mean square of their entries: how rare a column is, is no scale.
+    """
+    sample = sample_rows(rows, n, problem.row_elements)
+    if problem.is_sparse:
+        return sparse_spread(problem.X.take(sample))
     columns = problem.X[sample].astype(problem.dtype, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         spread = columns.std(axis=0, dtype=np.float64)
@@ -137,3 +150,14 @@ def measure_spread(problem: Problem, rows: np.ndarray | None, n: int) -> float:
     if not varying.size or not np.isfinite(varying).all():
         return 1.0
     return float(varying.max() / varying.min())
+
+
+def sparse_spread(X: Any) -> float:
+    """Ratio of the largest to the smallest size of entries, among columns that have several."""
+    columns, place, counts = np.unique(X.indices, return_inverse=True, return_counts=True)
+    squares = np.bincount(place, X.data.astype(np.float64) ** 2, minlength=columns.size)
+    known = (counts >= LEAST_ENTRIES) & (squares > 0)
+    if not known.any():
+        return 1.0
+    size = np.sqrt(squares[known] / counts[known])
+    return float(size.max() / size.min())

@@ -130,10 +130,10 @@ class NotYet(SchussError, NotImplementedError):
     Examples
     --------
     >>> import schuss
-    >>> schuss.fit([[1.0], [2.0]], [1.0, 2.0], asynchronous=True)
+    >>> schuss.fit([[1.0], [2.0]], [1.0, 2.0], comm="mpi")
     Traceback (most recent call last):
         ...
-    schuss.errors.NotYet: asynchronous=True is not supported yet; leave it False.
+    schuss.errors.NotYet: comm='mpi': data-parallel training is not supported yet; leave it None.
     """
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from schuss.backends import Backend, Problem
 from schuss.backends.protocol import Rows, length
 from schuss.checks import combine, encode
-from schuss.data import arrays
+from schuss.data import arrays, sparse
 from schuss.errors import DataError, InvalidArgument, unknown_name
 from schuss.formulas.penalties import shrink_towards_zero
 from schuss.formulas.rules import Rule
@@ -93,7 +93,7 @@ def validation_problem(
             f"validation: expected a fraction, (X, y) or (X, y, sample_weight); got "
             f"{len(validation)} parts."
         )
-    X = arrays.as_matrix(validation[0], problem.dtype, "validation X")
+    X = sparse.as_rows(validation[0], problem.dtype, "validation X")
     n, d = X.shape
     if d != problem.n_features:
         raise DataError(f"validation X: has {d} columns, X has {problem.n_features}.")

@@ -78,6 +78,8 @@ class Plan:
         Validation loss at some parameters.
     knows_loss : bool
         Whether the backend knows the loss, not only its gradient.
+    changes_all_weights : bool
+        Whether a step on sparse rows goes over all weights.
     config : dict
         Settings that a checkpoint must share.
     make_result : callable
@@ -103,6 +105,7 @@ class Plan:
     make_result: Callable[[np.ndarray, Run], Any]
     explain: Callable[[], tuple[float, str]]
     knows_loss: bool = True
+    changes_all_weights: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -114,7 +117,9 @@ class Plan:
 
     @property
     def segment_steps(self) -> int:
-        width = self.problem.n_features * self.problem.n_outputs
+        width = self.problem.row_elements * self.problem.n_outputs
+        if self.problem.is_sparse and self.changes_all_weights:
+            width += self.problem.n_features // self.step_rows
         rows = self.backend.segment_rows(width, self.step_rows)
         return max(1, rows // self.step_rows)
 

@@ -102,7 +102,7 @@ def warn_if_unscaled(problem: Problem, rows: np.ndarray | None, n: int) -> None:
     if spread > WIDE_SPREAD:
         warnings.warn(
             f"columns of X differ in scale by a factor of {spread:.3g}; training will be slow. "
-            "Standardize them (subtract the mean, divide by the standard deviation).",
+            + scaling(problem),
             ScalingWarning,
             stacklevel=4,
         )
@@ -126,5 +126,12 @@ def explain_divergence(
         hint += " Check that the loss's slope is its derivative, and that neither overflows."
     spread = curvature.measure_spread(problem, rows, n)
     if spread > WIDE_SPREAD:
-        hint += f" Columns of X differ in scale by a factor of {spread:.3g}: standardize them."
+        hint += f" Columns of X differ in scale by a factor of {spread:.3g}. {scaling(problem)}"
     return hint
+
+
+def scaling(problem: Problem) -> str:
+    """How to bring columns to one scale."""
+    if problem.is_sparse:
+        return "Divide each column by its largest magnitude."
+    return "Standardize them (subtract the mean, divide by the standard deviation)."

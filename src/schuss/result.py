@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from schuss.data import container
-from schuss.data.arrays import as_array, as_matrix, as_targets
+from schuss.data.arrays import as_array, as_targets
+from schuss.data.sparse import CSR, as_rows
 from schuss.errors import DataError, InvalidArgument, UnknownCategoryWarning
 from schuss.formulas import losses
 from schuss.formulas.losses import Loss
@@ -46,6 +47,13 @@ class Result:
         :meth:`margin`, :meth:`predict` and :meth:`score` then take raw columns and apply it. None
         for a model of :func:`schuss.fit`, whose X is the matrix itself.
 
+    asynchrony : dict or None
+        What the threads of ``fit(asynchronous=True)`` found, at every sixteenth update:
+        ``conflict_rate``, the part of the updates during which another thread changed a weight of
+        the same row, between its reading and its writing; ``mean_staleness`` and
+        ``max_staleness``, the updates that other threads completed meanwhile; ``observed``, how
+        many updates were looked at, and the number of ``threads``.
+
     Examples
     --------
     >>> import numpy as np, schuss
@@ -67,6 +75,7 @@ class Result:
     backend: str = ""
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
+    asynchrony: dict[str, Any] | None = None
 
     @property
     def n_features(self) -> int:
@@ -89,7 +98,7 @@ class Result:
 
         Parameters
         ----------
-        X : array-like, shape (n_samples, n_features)
+        X : array-like or sparse matrix, shape (n_samples, n_features)
             For a model with `preprocessing`, the raw columns: a pandas or polars DataFrame or a
             dict of columns, by name and in any order, or an array with the columns in the order of
             training.
@@ -99,13 +108,17 @@ class Result:
         schuss.errors.DataError
             X has other columns than the model was trained on; a missing one is named.
         """
-        X = as_matrix(X if self.preprocessing is None else self._encoded(X), self.coef.dtype)
+        X = as_rows(X if self.preprocessing is None else self._encoded(X), self.coef.dtype)
         if X.shape[1] != self.n_features:
             raise DataError(
                 f"X: has {X.shape[1]} columns, the model was trained on {self.n_features}."
             )
-        margin: np.ndarray = X @ self.coef.T + np.asarray(self.intercept, self.coef.dtype)
-        return margin
+        intercept = np.asarray(self.intercept, self.coef.dtype)
+        if isinstance(X, CSR):
+            products = np.stack([X.times(w) for w in np.atleast_2d(self.coef)], axis=1)
+            margin = (products + intercept).astype(self.coef.dtype)
+            return margin if self.coef.ndim == 2 else margin[:, 0]
+        return np.asarray(X @ self.coef.T + intercept)
 
     def _encoded(self, X: Any) -> np.ndarray:
         """The matrix that the stored preprocessing makes of raw columns."""
@@ -225,6 +238,7 @@ class Result:
             "backend": self.backend,
             "config": self.config,
             "preprocessing": self.preprocessing,
+            "asynchrony": self.asynchrony,
             "history": plain_columns(self.history.to_dict()),
         }
         try:
@@ -330,4 +344,5 @@ def load(path: str | os.PathLike[str]) -> Result:
         backend=header["backend"],
         config=header["config"],
         preprocessing=header["preprocessing"],
+        asynchrony=header.get("asynchrony"),
     )

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from schuss import curvature
-from schuss.backends import Backend, Problem, State, choose
-from schuss.backends.protocol import Rows, coef_and_intercept
+from schuss.backends import Backend, Problem, State, asynchronously, choose
+from schuss.backends.protocol import Rows, changes_all_weights, coef_and_intercept
 from schuss.checks import (
     DEFAULT_BATCH_SIZE,
     among_all_rows,
+    check_asynchronous,
     check_average,
     check_batch_size,
     check_callbacks,
@@ -29,6 +30,7 @@ from schuss.checks import (
     combine,
     count_outputs,
     encode,
+    one_kind,
     order_facts,
     parameters,
     progress_of,
@@ -43,6 +45,7 @@ from schuss.checks import (
 from schuss.data import arrays
 from schuss.data import order as orders
 from schuss.data.checkpoint import Checkpoint, fingerprint
+from schuss.data.sparse import as_csr, as_rows, is_sparse
 from schuss.errors import DataError
 from schuss.evaluation import evaluator, validation_data, validator
 from schuss.formulas import losses, rules
@@ -105,9 +108,11 @@ def fit(
 
     Parameters
     ----------
-    X : array-like of float32 or float64, shape (n_samples, n_features)
+    X : array-like or sparse matrix of float32 or float64, shape (n_samples, n_features)
         float16 and bfloat16 (of ml_dtypes) are read as they are stored and computed with in
-        float32; integers and booleans are converted; NaN and infinity are refused.
+        float32; integers and booleans are converted; NaN and infinity are refused. Rows of
+        scipy.sparse in CSR are trained on as they are, for one output; other formats are converted
+        once.
     y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         Targets; for a classification loss, label values of any sortable type: exactly two, or two
         and more for "multinomial". With two or more columns of numbers each is an output of its
@@ -178,7 +183,9 @@ def fit(
         Most threads to use; by default what the machine, the process's affinity and quota,
         ``SCHUSS_NUM_THREADS`` and ``OMP_NUM_THREADS`` allow. Results do not depend on it.
     asynchronous : bool, default=False
-        Not supported yet.
+        Let all threads train the same weights at once, without locks (Hogwild!): sparse X, one
+        row for each update, plain sgd, on native or jit. The default batch size is then 1. Not
+        reproducible; ``Result.asynchrony`` says how often threads met.
     comm : optional
         Not supported yet.
     callbacks : callable or sequence of callables
@@ -204,8 +211,12 @@ def fit(
     Notes
     -----
     Results are bitwise reproducible for one seed, backend, dtype and instruction set, for any
-    number of threads, with or without progress, callbacks and checkpoints. Ctrl-C ends the run and
-    returns the state it had reached.
+    number of threads, with or without progress, callbacks and checkpoints; runs with
+    ``asynchronous=True`` are not. Ctrl-C ends the run and returns the state it had reached.
+
+    On sparse rows a step of plain sgd goes over the entries of its rows, whatever the penalty.
+    Rules with memory, ``clip_norm``, and ``average`` together with an L1 penalty go over all
+    n_features weights at every step.
 
     References
     ----------
@@ -219,12 +230,20 @@ def fit(
     >>> result = schuss.fit(X, y, batch_size=10, epochs=20)
     >>> result.coef.round(3), round(result.intercept, 3)
     (array([1., 2., 3.]), 4.0)
+
+    Sparse rows:
+
+    >>> import scipy.sparse
+    >>> X = scipy.sparse.random(2000, 500, density=0.01, format="csr", random_state=0)
+    >>> result = schuss.fit(X, X @ np.ones(500), batch_size=1, alpha=1e-6, epochs=50)
+    >>> bool(abs(result.coef - 1).max() < 0.1)
+    True
     """
     check_flags(fit_intercept=fit_intercept, drop_last=drop_last, asynchronous=asynchronous)
-    refuse_unsupported(asynchronous, comm)
+    refuse_unsupported(comm)
     the_loss, the_rule = losses.get(loss), rules.get(rule)
     penalty = check_penalty(alpha, l1_ratio, the_rule)
-    matrix = arrays.as_matrix(X, arrays.resolve_dtype(dtype), narrow=True)
+    matrix = as_rows(X, arrays.resolve_dtype(dtype), narrow=True)
     n_all, n_features = matrix.shape
     computed = arrays.parameter_dtype(matrix)
     targets, classes = encode(y, n_all, computed, the_loss)
@@ -235,14 +254,20 @@ def fit(
     given_weights = arrays.as_weights(sample_weight, n_all, computed)
     weights = combine(given_weights, arrays.by_class(per_class, targets))
     check_training_part(targets, weights, classes, train_rows)
+    if asynchronous and batch_size is DEFAULT_BATCH_SIZE:
+        batch_size = 1
     rows_per_step = check_batch_size(batch_size, n)
     accumulate = check_number("accumulate", accumulate, {">=": 1}, integer=True)
     engine = choose(backend, the_loss, check_optional("threads", threads))
+    free = None
+    if asynchronous:
+        check_asynchronous(matrix, rows_per_step, accumulate, the_rule, penalty, clip_norm, average)
+        engine = free = asynchronously(engine)
 
     the_order = orders.get(order)
     n_outputs = count_outputs(targets, classes, the_loss)
     if n_outputs > 1:
-        matrix = arrays.widened(matrix)
+        matrix = arrays.widened(one_kind(matrix, n_outputs))
     objective = Problem(matrix, targets, weights, the_loss, penalty, bool(fit_intercept), n_outputs)
     problem = dataclasses.replace(
         objective, sample_weight=step_weights(the_order, weights, train_rows)
@@ -296,6 +321,8 @@ def fit(
         "backend": engine.name,
         "validation": validation_label(validation),
     }
+    if asynchronous:
+        config["asynchronous"] = True
     held_data = validation_data(validation, held_out, objective, classes, per_class)
     if checkpoint is not None:
         # First, so that other data are named before a learning rate that was measured on them.
@@ -315,6 +342,7 @@ def fit(
             run.stop_reason,
             engine.name,
             config,
+            asynchrony=None if free is None else free.report(),
         )
 
     def explain() -> tuple[float, str]:
@@ -340,6 +368,9 @@ def fit(
         config=config,
         make_result=make_result,
         explain=explain,
+        changes_all_weights=changes_all_weights(
+            the_rule, bool(state.clip_norm), config["average"] is not None, penalty.l1
+        ),
     )
     run = Run(plan, state, check_callbacks(callbacks), checkpoint, progress_of(progress))
     result: Result = run.execute()
@@ -360,7 +391,8 @@ def gradient(
 
     Parameters
     ----------
-    X : array-like, shape (n_samples, n_features)
+    X : array-like or sparse matrix, shape (n_samples, n_features)
+        As in :func:`schuss.fit`.
     y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         Targets, or label values for a classification loss, as in :func:`schuss.fit`.
     coef : array-like, shape (n_features,) or (n_outputs, n_features)
@@ -395,13 +427,13 @@ def gradient(
     (0.5, array([-1.5]), -1.0)
     """
     the_loss = losses.get(loss)
-    matrix = arrays.as_matrix(X, narrow=True)
+    matrix = as_rows(X, narrow=True)
     n, d = matrix.shape
     computed = arrays.parameter_dtype(matrix)
     targets, classes = encode(y, n, computed, the_loss)
     n_outputs = count_outputs(targets, classes, the_loss)
     if n_outputs > 1:
-        matrix = arrays.widened(matrix)
+        matrix = arrays.widened(one_kind(matrix, n_outputs))
     weights = arrays.as_weights(sample_weight, n, computed)
     theta = parameters(coef, intercept, d, computed, n_outputs=n_outputs)
     engine = choose(backend, the_loss)
@@ -430,7 +462,7 @@ def batches(
     Parameters
     ----------
     X : array-like, shape (n_samples, ...)
-        Anything NumPy can index by rows; arrays are not converted.
+        Anything NumPy can index by rows, or a sparse matrix; arrays are not converted.
     y : array-like, shape (n_samples, ...), optional
     batch_size : int or "full", default=32
     order : str or Order, default="shuffle"
@@ -444,7 +476,7 @@ def batches(
     Yields
     ------
     Xb, yb : ndarray
-        Copies of the batch's rows; Xb alone if y is None.
+        Copies of the batch's rows; Xb alone if y is None. Those of a sparse X are sparse.
 
     Raises
     ------
@@ -459,7 +491,7 @@ def batches(
     [2, 2, 1]
     """
     check_flags(drop_last=drop_last)
-    data = arrays.as_array(X, "X")
+    data = X.tocsr() if is_sparse(X) else arrays.as_array(X, "X")
     if data.ndim == 0 or data.shape[0] == 0:
         raise DataError(f"X: expected at least one row, got shape {data.shape}.")
     n = data.shape[0]
@@ -474,9 +506,8 @@ def batches(
     narrow = data.dtype in (np.float16, np.float32)
     weights = arrays.as_weights(sample_weight, n, np.dtype(np.float32 if narrow else np.float64))
     engine = choose("auto")
-    facts = orders.Facts(
-        n, size, seed, labels, weights, engine.permute, engine.mix, data.nbytes // n
-    )
+    row_bytes = (as_csr(data) if is_sparse(data) else data).nbytes // n
+    facts = orders.Facts(n, size, seed, labels, weights, engine.permute, engine.mix, row_bytes)
     visits = visits_of(orders.get(order), facts)
     return _batches(data, targets, visits, epoch, size, n // size * size if drop_last else n)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from schuss.backends.protocol import Backend, Problem, Rows, Segment, State
 from schuss.backends.threads import usable_threads
-from schuss.errors import BackendError, InvalidType, unknown_name
+from schuss.errors import BackendError, InvalidArgument, InvalidType, unknown_name
 from schuss.formulas.losses import Loss
 
 __all__ = ["Backend", "Problem", "Rows", "Segment", "State", "available", "choose"]
@@ -138,6 +138,41 @@ def choose(
         if why is None:
             return made
     raise BackendError(f"backend={backend!r} cannot be used: {why}")
+
+
+def asynchronously(engine: Backend) -> Any:
+    """Return the backend with threads that train the same weights at once.
+
+    Parameters
+    ----------
+    engine : Backend
+
+    Returns
+    -------
+    AsynchronousBackend
+
+    Raises
+    ------
+    schuss.errors.InvalidArgument
+        If the backend is not a compiled one.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.backends.asynchronously(schuss.backends.choose("reference"))
+    Traceback (most recent call last):
+        ...
+    schuss.errors.InvalidArgument: asynchronous=True: backend='reference' runs on one thread; ...
+    """
+    from schuss.backends.asynchronous import AsynchronousBackend
+    from schuss.backends.compiled import CompiledBackend
+
+    if not isinstance(engine, CompiledBackend):
+        raise InvalidArgument(
+            f"asynchronous=True: backend={engine.name!r} runs on one thread; expected 'native' or "
+            "'jit'."
+        )
+    return AsynchronousBackend(engine)
 
 
 def _automatic(loss: Loss | None, threads: int | None) -> Backend:

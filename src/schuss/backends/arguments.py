@@ -10,7 +10,7 @@ import numpy as np
 from schuss.formulas.losses import LOSSES, VECTOR_LOSSES
 from schuss.formulas.rules import FORMULAS as RULES
 
-__all__ = ["Data", "Formulas", "Parameters", "Updates", "Visit"]
+__all__ = ["Data", "Formulas", "Parameters", "SparseData", "Updates", "Visit"]
 
 
 class Formulas(NamedTuple):
@@ -63,6 +63,19 @@ class Data(NamedTuple):
     """
 
     X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    loss: int
+    p: np.ndarray
+    fit_intercept: bool
+
+
+class SparseData(NamedTuple):
+    """Sparse rows and the loss: as ``Data``, with the arrays of CSR in place of X."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
     y: np.ndarray
     weight: np.ndarray
     loss: int

@@ -11,7 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from schuss.backends.protocol import TILE_ROWS, Problem, Rows, Segment, State, length, take
+from schuss.backends.protocol import (
+    TILE_ROWS,
+    Problem,
+    Rows,
+    Segment,
+    State,
+    changes_all_weights,
+    length,
+    take,
+)
 from schuss.formulas import bijection
 from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
@@ -66,16 +75,22 @@ class Steps:
         self.l2 = problem.penalty.l2 + rule.coupled_decay
         self.l1 = problem.penalty.l1
         self.clip_norm = state.clip_norm
+        averaged = state.average is not None
+        self.all_weights = changes_all_weights(rule, bool(self.clip_norm), averaged, self.l1)
 
 
 class KernelSet(Protocol):
     """The functions a compiled kernel set offers; see ``native.py`` and ``jit.py``.
 
-    ``outputs`` offers those that loop over rows for problems of several outputs.
+    ``outputs`` offers those that loop over rows for problems of several outputs, ``sparse`` those
+    for sparse rows.
     """
 
     @property
     def outputs(self) -> KernelSet: ...
+
+    @property
+    def sparse(self) -> KernelSet: ...
 
     def descend_samples(
         self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
@@ -108,7 +123,17 @@ class KernelSet(Protocol):
         self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
     ) -> tuple[float, float]: ...
 
-    def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None: ...
+    def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None: ...
+
+    def descend_freely(
+        self,
+        objective: Objective,
+        rows: Rows,
+        steps: Steps,
+        memory: Memory,
+        scales: np.ndarray,
+        threads: int,
+    ) -> tuple[float, int, int, int, int]: ...
 
     def apply(
         self,
@@ -161,18 +186,20 @@ class CompiledBackend:
         steps = SEGMENT_ELEMENTS // ((n_features + 16) * batch_size)
         return min(max(1, steps), SEGMENT_STEPS) * batch_size
 
-    def _kernels(self, n_outputs: int) -> KernelSet:
-        """The loops over rows for so many outputs."""
+    def _kernels(self, X: Any, n_outputs: int) -> KernelSet:
+        """The loops over rows of this kind for so many outputs."""
+        if not isinstance(X, np.ndarray):
+            return self.kernels.sparse
         return self.kernels if n_outputs == 1 else self.kernels.outputs
 
-    def crew(self, rows: int, n_features: int) -> int:
+    def crew(self, rows: int, width: int) -> int:
         """Threads that pay for a step over ``rows`` rows."""
-        useful = min(rows // (2 * TILE_ROWS), rows * n_features // ELEMENTS_PER_THREAD)
+        useful = min(rows // (2 * TILE_ROWS), rows * width // ELEMENTS_PER_THREAD)
         return max(1, min(self.threads, useful))
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps on ``state``."""
-        if plain_per_sample(state, segment):
+        if plain_per_sample(problem, state, segment):
             return self._descend_samples(problem, state, segment)
         if min(segment.batch_size, segment.n_rows) * work_per_row(problem) > LARGE_STEP_ELEMENTS:
             return self._descend_large(problem, state, segment)
@@ -183,7 +210,7 @@ class CompiledBackend:
     ) -> tuple[float, float]:
         steps = Steps(problem, state, segment.learning_rate, segment.n_steps)
         memory = Memory(state)
-        loss, norm, state.averaged = self._kernels(problem.n_outputs).descend_samples(
+        loss, norm, state.averaged = self._kernels(problem.X, problem.n_outputs).descend_samples(
             Objective(problem), segment.rows, steps, memory
         )
         state.step += segment.n_steps
@@ -194,7 +221,7 @@ class CompiledBackend:
     ) -> tuple[float, float]:
         steps = Steps(problem, state, segment.learning_rate, segment.n_steps)
         threads = self.crew(min(segment.batch_size, segment.n_rows), work_per_row(problem))
-        loss, norm, state.averaged = self._kernels(problem.n_outputs).descend_batches(
+        loss, norm, state.averaged = self._kernels(problem.X, problem.n_outputs).descend_batches(
             Objective(problem), segment.rows, segment.batch_size, steps, Memory(state), threads
         )
         state.step += segment.n_steps
@@ -212,7 +239,7 @@ class CompiledBackend:
             loss, gradient = self.gradient(problem, state.theta, batch)
             lr = segment.learning_rate[k : k + 1]
             steps = Steps(problem, state, lr if lr.size else segment.learning_rate, 1)
-            norm, state.averaged = self._kernels(problem.n_outputs).finish_step(
+            norm, state.averaged = self._kernels(problem.X, problem.n_outputs).finish_step(
                 objective, gradient, length(batch), steps, Memory(state)
             )
             state.step += 1
@@ -222,7 +249,7 @@ class CompiledBackend:
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         """Summed weighted loss and gradient of the rows."""
         objective, total, loss = Objective(problem), np.zeros(theta.size), 0.0
-        kernels = self._kernels(problem.n_outputs)
+        kernels = self._kernels(problem.X, problem.n_outputs)
         for slab in slabs(rows, work_per_row(problem)):
             threads = self.crew(length(slab), work_per_row(problem))
             loss += kernels.add_gradient(objective, slab, theta, total, threads)
@@ -245,13 +272,14 @@ class CompiledBackend:
         """``dst = scale * (dst + sum of sources)``, in place."""
         self.kernels.reduce(dst, sources, scale)
 
-    def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
+    def margin(self, X: Any, theta: np.ndarray, rows: Rows) -> np.ndarray:
         """Decision values of the rows."""
         n_outputs = theta.size // (X.shape[1] + 1)
-        kernels = self._kernels(n_outputs)
+        kernels = self._kernels(X, n_outputs)
         out = np.empty((length(rows), n_outputs) if n_outputs > 1 else length(rows), theta.dtype)
         first = 0
-        for slab in slabs(rows, X.shape[1] * n_outputs):
+        width = X.shape[1] if isinstance(X, np.ndarray) else X.row_elements
+        for slab in slabs(rows, width * n_outputs):
             kernels.margin(X, slab, theta, out[first : first + length(slab)])
             first += length(slab)
         return out
@@ -262,7 +290,7 @@ class CompiledBackend:
         """Summed loss, gradient and squared norms of the samples' gradients."""
         objective, gradient = Objective(problem), np.zeros(theta.size)
         loss = second = 0.0
-        kernels = self._kernels(problem.n_outputs)
+        kernels = self._kernels(problem.X, problem.n_outputs)
         for slab in slabs(rows, work_per_row(problem)):
             part, norms = kernels.variance(objective, slab, theta, gradient)
             loss, second = loss + part, second + norms
@@ -291,12 +319,15 @@ class CompiledBackend:
 
 def work_per_row(problem: Problem) -> int:
     """Products that a row's margins take: what the sizes of segments, slabs and crews go by."""
-    return problem.n_features * problem.n_outputs
+    return problem.row_elements * problem.n_outputs
 
 
-def plain_per_sample(state: State, segment: Segment) -> bool:
+def plain_per_sample(problem: Problem, state: State, segment: Segment) -> bool:
     """Whether the segment runs on the per-sample kernel."""
-    return segment.batch_size == 1 and state.rule.formula == "sgd" and not state.clip_norm
+    clipped, averaged = bool(state.clip_norm), state.average is not None
+    if problem.is_sparse and changes_all_weights(state.rule, clipped, averaged, problem.penalty.l1):
+        return False
+    return segment.batch_size == 1 and state.rule.formula == "sgd" and not clipped
 
 
 def slabs(rows: Rows, n_features: int) -> list[Rows]:

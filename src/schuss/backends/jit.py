@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.arguments import Data, Formulas, Parameters, Updates, Visit
+from schuss.backends.arguments import (
+    Data,
+    Formulas,
+    Parameters,
+    SparseData,
+    Updates,
+    Visit,
+)
 from schuss.backends.compiled import Memory, Objective, Steps
 from schuss.backends.protocol import TILE_ROWS, Route, Rows
 from schuss.errors import InvalidArgument
@@ -103,14 +111,17 @@ class JitKernels:
     ----------
     outputs : JitOutputKernels
         The same for problems of several outputs.
+    sparse : JitSparseKernels
+        The same for sparse rows.
     """
 
     outputs: JitOutputKernels
+    sparse: JitSparseKernels
     file_name = "kernels.py"
 
     def __init__(self) -> None:
         if type(self) is JitKernels:
-            self.outputs = JitOutputKernels()
+            self.outputs, self.sparse = JitOutputKernels(), JitSparseKernels()
 
     def supports(self, loss: Loss) -> str | None:
         """None: Numba compiles any loss."""
@@ -133,7 +144,7 @@ class JitKernels:
         return _load(table._replace(cache=True), self.file_name), number
 
     @staticmethod
-    def _data(o: Objective, number: int) -> Data:
+    def _data(o: Objective, number: int) -> Any:
         X, y, weight = (_read_only(array) for array in (_bits(o.X), o.y, o.weight))
         return Data(X, y, weight, number, o.loss_parameters.astype(y.dtype), o.fit_intercept)
 
@@ -206,7 +217,7 @@ class JitKernels:
         data = self._data(objective, number)
         return kernels.variance(data, self._visit(rows), _read_only(theta), gradient)
 
-    def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
+    def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
         self._kernels()[0].margin(_read_only(_bits(X)), self._visit(rows), _read_only(theta), out)
 
     def apply(
@@ -267,3 +278,65 @@ class JitOutputKernels(JitKernels):
         updates, parameters = self._updates(steps), self._parameters(memory)
         d, intercept = objective.X.shape[1], objective.fit_intercept
         return kernels.finish_step(total, count, updates, intercept, d, parameters)
+
+
+class JitSparseKernels(JitKernels):
+    """The loops over sparse rows of ``kernels_sparse.py``; they take the same arguments."""
+
+    file_name = "kernels_sparse.py"
+
+    @staticmethod
+    def _data(o: Objective, number: int) -> SparseData:
+        X, p = o.X, o.loss_parameters.astype(o.y.dtype)
+        arrays = (_read_only(v) for v in (X.data, X.indices, X.indptr, o.y, o.weight))
+        data, indices, indptr, y, weight = arrays
+        return SparseData(data, indices, indptr, y, weight, number, p, o.fit_intercept)
+
+    def descend_batches(
+        self,
+        objective: Objective,
+        rows: Rows,
+        batch_size: int,
+        steps: Steps,
+        memory: Memory,
+        threads: int,
+    ) -> tuple[float, float, int]:
+        kernels, number = self._kernels(objective.loss)
+        descend = kernels.descend_all if steps.all_weights else kernels.descend_batches
+        data, parameters = self._data(objective, number), self._parameters(memory)
+        return descend(data, self._visit(rows), batch_size, self._updates(steps), parameters)
+
+    def descend_freely(
+        self,
+        objective: Objective,
+        rows: Rows,
+        steps: Steps,
+        memory: Memory,
+        scales: np.ndarray,
+        threads: int,
+    ) -> tuple[float, int, int, int, int]:
+        kernels, number = self._kernels(objective.loss)
+        data, visit = self._data(objective, number), self._visit(rows)
+        updates, scales = self._updates(steps), _read_only(scales)
+        # A cache line for each thread, so that none waits for another's.
+        done, met = np.zeros((threads, 8), np.int64), np.zeros((threads, 8), np.int64)
+
+        def train(rank: int) -> float:
+            found: float = kernels.descend_freely(
+                data, visit, updates, memory.theta, scales, done, rank, met[rank]
+            )
+            return found
+
+        if threads == 1:
+            loss = train(0)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                loss = sum(pool.map(train, range(threads)))
+        if scales[-1] != 1:
+            memory.theta[:-1] *= memory.theta.dtype.type(scales[-1])
+        looked_at, conflicts, delay = (int(n) for n in met[:, :3].sum(axis=0))
+        return loss, looked_at, conflicts, delay, int(met[:, 3].max())
+
+    def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
+        matrix = (_read_only(array) for array in (X.data, X.indices, X.indptr))
+        self._kernels()[0].margin(*matrix, self._visit(rows), _read_only(theta), out)

@@ -23,13 +23,16 @@ class NativeKernels:
     ----------
     outputs : NativeOutputKernels
         The same for problems of several outputs.
+    sparse : NativeSparseKernels
+        The same for sparse rows.
     """
 
     outputs: NativeOutputKernels
+    sparse: NativeSparseKernels
 
     def __init__(self) -> None:
         if type(self) is NativeKernels:
-            self.outputs = NativeOutputKernels()
+            self.outputs, self.sparse = NativeOutputKernels(), NativeSparseKernels()
         names = [*_native.losses(), *_native.vector_losses()]
         self._losses = {name: k for k, name in enumerate(names)}
         self._rules = {name: k for k, name in enumerate(_native.rules())}
@@ -134,7 +137,7 @@ class NativeKernels:
         )
         return result
 
-    def margin(self, X: np.ndarray, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
+    def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
         self._verb("margin", X.dtype)(self._bits(X), self._visit(rows), theta, out)
 
     def apply(
@@ -175,3 +178,74 @@ class NativeOutputKernels(NativeKernels):
     @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
         return getattr(_native, f"outputs_{name}_{dtype.name}")
+
+
+class NativeSparseKernels(NativeKernels):
+    """The loops over sparse rows; they take the same arguments."""
+
+    @staticmethod
+    def _verb(name: str, dtype: np.dtype[Any]) -> Any:
+        return getattr(_native, f"sparse_{name}_{dtype.name}")
+
+    @staticmethod
+    def _matrix(X: Any) -> Any:
+        return _native.Matrix(X.data, X.indices, X.indptr, X.shape[1])
+
+    def _data(self, o: Objective) -> Any:
+        row = self._losses[o.loss.name]
+        matrix = self._matrix(o.X)
+        return _native.SparseData(matrix, o.y, o.weight, o.loss_parameters, row, o.fit_intercept)
+
+    def descend_batches(
+        self,
+        objective: Objective,
+        rows: Rows,
+        batch_size: int,
+        steps: Steps,
+        memory: Memory,
+        threads: int,
+    ) -> tuple[float, float, int]:
+        parameters = self._parameters(memory)
+        loss, norm = self._verb("descend_batches", objective.X.dtype)(
+            self._data(objective),
+            self._visit(rows),
+            batch_size,
+            self._rules[steps.rule.formula],
+            self._steps(steps),
+            parameters,
+            steps.all_weights,
+            threads,
+        )
+        return loss, norm, parameters.averaged
+
+    def descend_freely(
+        self,
+        objective: Objective,
+        rows: Rows,
+        steps: Steps,
+        memory: Memory,
+        scales: np.ndarray,
+        threads: int,
+    ) -> tuple[float, int, int, int, int]:
+        data, updates = self._data(objective), self._steps(steps)
+        verb = self._verb("descend_freely", objective.X.dtype)
+        found: tuple[float, int, int, int, int]
+        found = verb(data, self._visit(rows), updates, memory.theta, scales, threads)
+        return found
+
+    def finish_step(
+        self, objective: Objective, total: np.ndarray, count: int, steps: Steps, memory: Memory
+    ) -> tuple[float, int]:
+        parameters = self._parameters(memory)
+        norm = self._verb("finish_step", memory.theta.dtype)(
+            objective.fit_intercept,
+            total,
+            count,
+            self._rules[steps.rule.formula],
+            self._steps(steps),
+            parameters,
+        )
+        return norm, parameters.averaged
+
+    def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
+        self._verb("margin", X.dtype)(self._matrix(X), self._visit(rows), theta, out)

@@ -57,7 +57,8 @@ class Problem:
     Attributes
     ----------
     X : ndarray of float32 or float64, shape (n_samples, n_features), C-contiguous
-        Of one output also float16 or bfloat16, widened to float32 as they are read.
+        Of one output also float16 or bfloat16, widened to float32 as they are read; or sparse
+        rows, an object with ``data``, ``indices``, ``indptr`` and ``shape`` (schuss.data.sparse).
     y : ndarray of float32 or float64, shape (n_samples,) or (n_samples, n_outputs)
         Binary labels are -1 and +1, those of several classes the classes' numbers.
     sample_weight : ndarray of y's dtype, shape (n_samples,), or None
@@ -68,7 +69,7 @@ class Problem:
         Margins of a sample. A scalar loss is summed over them, each with its own column of y.
     """
 
-    X: np.ndarray
+    X: Any
     y: np.ndarray
     sample_weight: np.ndarray | None
     loss: Loss
@@ -79,6 +80,16 @@ class Problem:
     @property
     def n_features(self) -> int:
         return int(self.X.shape[1])
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether X is of sparse rows."""
+        return not isinstance(self.X, np.ndarray)
+
+    @property
+    def row_elements(self) -> int:
+        """Numbers of X that a row has, on average where rows are sparse."""
+        return int(self.X.row_elements) if self.is_sparse else self.n_features
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -133,6 +144,15 @@ class State:
             average,
             self.averaged,
         )
+
+
+def changes_all_weights(rule: Rule, clipped: bool, averaged: bool, l1: float) -> bool:
+    """Whether a step on sparse rows goes over all weights, not only those of its rows.
+
+    Rules with memory move a weight whose gradient is 0, clipping takes the norm of all of them, and
+    a mean of iterates that an L1 penalty shrinks has no sum that could be put off.
+    """
+    return rule.formula != "sgd" or clipped or (averaged and l1 > 0)
 
 
 @dataclass(frozen=True)
@@ -229,7 +249,7 @@ class Backend(Protocol):
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         """``dst = scale * (dst + source + source ...)`` in the order given, in place."""
 
-    def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
+    def margin(self, X: Any, theta: np.ndarray, rows: Rows) -> np.ndarray:
         """Decision values, shape (n_rows,) or (n_rows, n_outputs), in X's dtype."""
 
     def variance(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,9 @@ class ReferenceBackend:
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         with quiet():
             value, slope, Xb = samples(problem, theta, rows)
-            if problem.n_outputs == 1:
+            if problem.is_sparse:
+                total = np.append(Xb.times_transposed(slope), slope.sum() * problem.fit_intercept)
+            elif problem.n_outputs == 1:
                 total = np.append(Xb.T @ slope, slope.sum() * problem.fit_intercept)
             else:
                 bias = slope.sum(axis=0) * problem.fit_intercept
@@ -67,9 +70,9 @@ class ReferenceBackend:
             dst += source
         dst *= dst.dtype.type(scale)
 
-    def margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows) -> np.ndarray:
+    def margin(self, X: Any, theta: np.ndarray, rows: Rows) -> np.ndarray:
         with quiet():
-            return margins(X[indices(rows)].astype(theta.dtype, copy=False), theta)
+            return margins(rows_of(X, indices(rows), theta.dtype), theta)
 
     def variance(
         self, problem: Problem, theta: np.ndarray, rows: Rows
@@ -77,7 +80,10 @@ class ReferenceBackend:
         loss, gradient = self.gradient(problem, theta, rows)
         with quiet():
             _, slope, Xb = samples(problem, theta, rows)
-            squares = (Xb.astype(np.float64) ** 2).sum(axis=1) + problem.fit_intercept
+            if problem.is_sparse:
+                squares = Xb.squared_norms() + problem.fit_intercept
+            else:
+                squares = (Xb.astype(np.float64) ** 2).sum(axis=1) + problem.fit_intercept
             return loss, gradient, float((slope.astype(np.float64).T ** 2 * squares).sum())
 
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -107,21 +113,28 @@ def indices(rows: Rows) -> np.ndarray:
     return np.arange(rows[0], rows[0] + rows[1]) if isinstance(rows, tuple) else rows
 
 
-def margins(Xb: np.ndarray, theta: np.ndarray) -> np.ndarray:
+def rows_of(X: Any, chosen: np.ndarray, dtype: np.dtype[Any]) -> Any:
+    """The rows in ``dtype``; sparse rows stay sparse."""
+    if not isinstance(X, np.ndarray):
+        return X.take(chosen)
+    return X[chosen].astype(dtype, copy=False)
+
+
+def margins(Xb: Any, theta: np.ndarray) -> np.ndarray:
     """Decision values: shape (n_rows,), or (n_rows, n_outputs) where theta holds several rows."""
     d = Xb.shape[1]
+    if not isinstance(Xb, np.ndarray):
+        return (Xb.times(theta[:-1]) + theta[-1]).astype(theta.dtype)
     if theta.size == d + 1:
         return Xb @ theta[:-1] + theta[-1]
     rows = theta.reshape(-1, d + 1)
     return Xb @ rows[:, :-1].T + rows[:, -1]
 
 
-def samples(
-    problem: Problem, theta: np.ndarray, rows: Rows
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def samples(problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray, Any]:
     """Weighted loss of each row, weighted slope of each margin, and the rows of X."""
     chosen = indices(rows)
-    Xb, y = problem.X[chosen].astype(problem.dtype, copy=False), problem.y[chosen]
+    Xb, y = rows_of(problem.X, chosen, problem.dtype), problem.y[chosen]
     margin = margins(Xb, theta)
     weight = 1 if problem.sample_weight is None else problem.sample_weight[chosen]
     value, slope = problem.loss(margin, y), problem.loss.derivative(margin, y)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.errors import DataError, DataTypeError, InvalidArgument, InvalidType, NotYet
+from schuss.errors import DataError, DataTypeError, InvalidArgument, InvalidType
 from schuss.formulas.spec import check_number
 
 __all__ = [
@@ -29,7 +29,9 @@ __all__ = [
     "check_finite",
     "class_numbers",
     "class_weights",
+    "first_not_finite",
     "is_narrow",
+    "numeric",
     "parameter_dtype",
     "resolve_dtype",
     "widened",
@@ -57,14 +59,14 @@ def resolve_dtype(dtype: Any) -> np.dtype[Any] | None:
     return found
 
 
-def is_narrow(array: np.ndarray) -> bool:
+def is_narrow(array: Any) -> bool:
     """Whether an array holds 16-bit floating-point numbers (bfloat16 is that of ml_dtypes)."""
     return array.dtype.name in NARROW
 
 
-def parameter_dtype(matrix: np.ndarray) -> np.dtype[Any]:
+def parameter_dtype(matrix: Any) -> np.dtype[Any]:
     """The dtype that a model of X computes in: float32 where X is stored in 16 bits."""
-    return np.dtype(np.float32) if is_narrow(matrix) else matrix.dtype
+    return np.dtype(np.float32) if is_narrow(matrix) else np.dtype(matrix.dtype)
 
 
 def widened(matrix: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidType(f"{name}: masked arrays are not accepted; fill or drop masked entries.")
     if hasattr(value, "tocsr"):
-        raise NotYet(f"{name}: sparse matrices are not supported yet; pass {name}.toarray().")
+        raise InvalidType(f"{name}: is a sparse matrix; pass {name}.toarray().")
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     try:
@@ -92,7 +94,7 @@ def as_array(value: Any, name: str) -> np.ndarray:
         raise DataError(f"{name}: cannot be read as an array ({reason}).") from None
 
 
-def _numeric(array: np.ndarray, name: str, dtype: np.dtype[Any] | None) -> np.ndarray:
+def numeric(array: np.ndarray, name: str, dtype: np.dtype[Any] | None) -> np.ndarray:
     """The array in float32 or float64, C-contiguous and aligned; copied only if it must be."""
     kind = "f" if is_narrow(array) else array.dtype.kind
     if kind not in "fiub":
@@ -116,8 +118,8 @@ def _numeric(array: np.ndarray, name: str, dtype: np.dtype[Any] | None) -> np.nd
     return ready
 
 
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raise DataError with the first position that is NaN or infinite."""
+def first_not_finite(array: np.ndarray) -> int | None:
+    """Place in the flattened array of the first number that is NaN or infinite."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, CHUNK):
         chunk = flat[start : start + CHUNK]
@@ -127,12 +129,20 @@ def check_finite(array: np.ndarray, name: str) -> None:
             continue
         bad = np.flatnonzero(~np.isfinite(chunk))
         if bad.size:
-            where = [int(k) for k in np.unravel_index(start + int(bad[0]), array.shape)]
-            place = ", ".join(map(str, where))
-            raise DataError(
-                f"{name}[{place}] is {array[tuple(where)]}: NaN and infinity are not accepted; "
-                "drop or impute such rows."
-            )
+            return start + int(bad[0])
+    return None
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Raise DataError with the first position that is NaN or infinite."""
+    first = first_not_finite(array)
+    if first is not None:
+        where = [int(k) for k in np.unravel_index(first, array.shape)]
+        place = ", ".join(map(str, where))
+        raise DataError(
+            f"{name}[{place}] is {array[tuple(where)]}: NaN and infinity are not accepted; "
+            "drop or impute such rows."
+        )
 
 
 def as_matrix(
@@ -154,7 +164,7 @@ def as_matrix(
         raise DataError(f"{name}: has no {what} (shape {array.shape}).")
     if narrow and dtype is None and is_narrow(array):
         dtype = array.dtype.newbyteorder("=")
-    matrix = _numeric(array, name, dtype)
+    matrix = numeric(array, name, dtype)
     check_finite(matrix, name)
     return matrix
 
@@ -162,7 +172,7 @@ def as_matrix(
 def as_vector(v: Any, n: int, name: str, dtype: np.dtype[Any]) -> np.ndarray:
     """Return a finite vector of length ``n`` in ``dtype``."""
     array = _one_dimension(v, n, name)
-    vector = _numeric(array, name, dtype)
+    vector = numeric(array, name, dtype)
     check_finite(vector, name)
     return vector
 
@@ -175,7 +185,7 @@ def as_coefficients(w: Any, n_features: int, name: str, dtype: np.dtype[Any]) ->
             f"{name}: has shape {array.shape} but X has {n_features} columns; expected "
             f"({n_features},)."
         )
-    coef = _numeric(array, name, dtype)
+    coef = numeric(array, name, dtype)
     check_finite(coef, name)
     return coef
 
@@ -187,7 +197,7 @@ def as_parameters(
     array = as_array(v, name)
     if array.shape != shape:
         raise DataError(f"{name}: has shape {array.shape}; expected {axes} = {shape}.")
-    parameters = _numeric(array, name, dtype)
+    parameters = numeric(array, name, dtype)
     check_finite(parameters, name)
     return parameters
 
@@ -222,7 +232,7 @@ def as_targets(
             f"{name}: dtype {array.dtype} is not accepted by loss={loss!r} ({ACCEPTED}); "
             "class labels need a classification loss such as 'log_loss'."
         )
-    targets = _numeric(array, name, dtype)
+    targets = numeric(array, name, dtype)
     check_finite(targets, name)
     if domain == "nonnegative" and (targets < 0).any():
         k = tuple(int(i) for i in np.argwhere(targets < 0)[0])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from schuss.data import container
+from schuss.data.sparse import CSR
 from schuss.errors import (
     CheckpointError,
     CheckpointWarning,
@@ -162,10 +163,14 @@ class Checkpoint:
         return None
 
 
-def fingerprint(*arrays: np.ndarray | None) -> str:
-    """Shapes, dtypes and a CRC-32 of the contents of arrays."""
+def fingerprint(*arrays: Any) -> str:
+    """Shapes, dtypes and a CRC-32 of the contents of arrays and sparse rows."""
     parts = []
     for array in arrays:
+        if isinstance(array, CSR):
+            inside = fingerprint(array.data, array.indices, array.indptr)
+            parts.append(f"csr{list(array.shape)} {inside}")
+            continue
         if array is None:
             parts.append("none")
             continue
