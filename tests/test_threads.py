@@ -154,7 +154,7 @@ def test_threads_change_no_bit(name, dtype):
     variance = alone.variance(problem, expected.theta, segment.rows)
     for count in (1, 2, 3, 5):
         backend = backend_or_skip(name, threads=count)
-        assert backend.crew(2000, 200) == count
+        assert backend.crew(2000, 200) == (count if name == "native" else 1)
         for _ in range(3):
             assert_same_bits(descended(backend, problem, state, segment, segment), expected)
             total, computed = backend.gradient(problem, expected.theta, segment.rows)
@@ -200,7 +200,7 @@ def test_small_steps_use_one_thread(compiled):
     assert backend.crew(1, 10**9) == 1
     assert backend.crew(4 * TILE_ROWS - 1, 10**6) == 1
     assert backend.crew(4 * TILE_ROWS, 10) == 1
-    assert backend.crew(10**6, 1000) == 8
+    assert backend.crew(10**6, 1000) == (8 if compiled.name == "native" else 1)
     assert backend.crew(0, 0) == 1
 
 

@@ -70,20 +70,22 @@ SCHUSS_INLINE void prefetch_label(const P& problem, int64_t i) {
   if (problem.weight) prefetch(problem.weight + i);
 }
 
-// The lines of a row of at most N packs, without a branch on where it begins: the last number of a
-// row lies on the line after those, or on one of them.
+// The lines of a row of at most N packs. Where these are few, they are asked for without a branch
+// on where the row begins: the last number lies on the line after them, or on one of them.
 template <class S, int N>
 struct Lines {
-  static constexpr int count = (N * pack_bytes + 63) / 64 + 1;
-  int64_t place[count];
-  explicit Lines(int64_t d) {
+  static constexpr int count = N > 4 ? 1 : (N * pack_bytes + 63) / 64 + 1;
+  int64_t d, place[count];
+  explicit Lines(int64_t width) : d(width) {
     for (int k = 0; k < count; ++k)
       place[k] = smaller<int64_t>(k + 1 < count ? k * 64 / int(sizeof(S)) : d - 1, d - 1);
   }
-  void prefetch_row(const S* row) const {
+  void to_second_level(const S* row) const {
+    if (N > 4) return prefetch_row(row, d);
     for (int k = 0; k < count; ++k) prefetch(row + place[k]);
   }
-  void fetch_row(const S* row) const {
+  void to_first_level(const S* row) const {
+    if (N > 4) return fetch_row(row, d);
     for (int k = 0; k < count; ++k) __builtin_prefetch(row + place[k]);
   }
 };
@@ -169,8 +171,8 @@ struct ShortRows {
 
   // The chain from row to row runs through here: its latency is kept short.
   T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& p) {
-    lines.prefetch_row(upcoming);
-    lines.fetch_row(soon);
+    lines.to_second_level(upcoming);
+    lines.to_first_level(soon);
     const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
     constexpr int chains = N < 4 ? N : 4;
     Pack<T> sums[chains] = {};
@@ -372,12 +374,14 @@ struct LongTile {
 
   bool grouped() const { return d * int64_t(sizeof(S)) <= group_bytes; }
 
+  // Of a group of short rows, half of those to come are asked for while margins are computed, half
+  // while rows are added.
   template <int R>
   void margins_of(const S* const* x, const S* const* upcoming, T* margin) const {
-    constexpr int some = R < 4 ? R : 4;
+    constexpr int some = R < 4 ? R : 4, now = R < 4 ? R : 2;
     for (int r = 0; r < R; r += some) {
       if (grouped()) {
-        for (int k = r; k < r + some; ++k) prefetch_row(upcoming[k], d);
+        for (int k = r; k < r + now; ++k) prefetch_row(upcoming[k], d);
         margins<S, some, false>(x + r, upcoming + r, w, d, margin + r);
       } else {
         margins<S, some, true>(x + r, upcoming + r, w, d, margin + r);
@@ -386,9 +390,13 @@ struct LongTile {
   }
 
   template <int R>
-  void add(const S* const* x, const T* slope) {
-    constexpr int some = R < 8 ? R : 8;
-    for (int r = 0; r < R; r += some) accumulate<S, some>(x + r, slope + r, d, gradient);
+  void add(const S* const* x, const S* const* upcoming, const T* slope) {
+    constexpr int some = R < 4 ? R : 4, later = R < 4 ? R : 2;
+    for (int r = 0; r < R; r += some) {
+      if (grouped())
+        for (int k = r + later; k < r + some; ++k) prefetch_row(upcoming[k], d);
+      accumulate<S, some>(x + r, slope + r, d, gradient);
+    }
   }
 
   void finish() {}
@@ -424,7 +432,7 @@ struct ShortTile {
     for (int r = 0; r < R; r += some) {
       Pack<T> dots[some] = {};
       for (int q = 0; q < some; ++q) {
-        lines.prefetch_row(upcoming[r + q]);
+        lines.to_second_level(upcoming[r + q]);
         for (int k = 0; k < N; ++k) dots[q] = multiply_add(fetch(x[r + q], k), w[k], dots[q]);
       }
       if (some == 4)
@@ -435,7 +443,7 @@ struct ShortTile {
   }
 
   template <int R>
-  void add(const S* const* x, const T* slope) {
+  void add(const S* const* x, const S* const*, const T* slope) {
     for (int r = 0; r < R; ++r)
       for (int k = 0; k < N; ++k)
         sums[r % chains][k] = multiply_add(all(slope[r]), fetch(x[r], k), sums[r % chains][k]);
@@ -521,7 +529,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
     }
     total.template add<R>(value);
     bias.template add<R>(slope);
-    tile.template add<R>(x, slope);
+    tile.template add<R>(x, upcoming, slope);
     s += R;
   };
   if (tile.grouped())

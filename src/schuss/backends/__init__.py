@@ -86,8 +86,7 @@ def _make(name: str, threads: int | None) -> Backend:
         return ReferenceBackend()
     from schuss.backends.compiled import CompiledBackend
 
-    threads = usable_threads(threads)
-    return CompiledBackend(name, _kernels(name), threads if name == "native" else 1)
+    return CompiledBackend(name, _kernels(name), usable_threads(threads))
 
 
 def choose(

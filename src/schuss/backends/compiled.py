@@ -83,8 +83,10 @@ class KernelSet(Protocol):
     """The functions a compiled kernel set offers; see ``native.py`` and ``jit.py``.
 
     ``outputs`` offers those that loop over rows for problems of several outputs, ``sparse`` those
-    for sparse rows.
+    for sparse rows. ``threaded`` says whether several threads may share a step.
     """
+
+    threaded: bool
 
     @property
     def outputs(self) -> KernelSet: ...
@@ -195,7 +197,7 @@ class CompiledBackend:
     def crew(self, rows: int, width: int) -> int:
         """Threads that pay for a step over ``rows`` rows."""
         useful = min(rows // (2 * TILE_ROWS), rows * width // ELEMENTS_PER_THREAD)
-        return max(1, min(self.threads, useful))
+        return max(1, min(self.threads if self.kernels.threaded else 1, useful))
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps on ``state``."""

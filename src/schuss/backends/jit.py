@@ -118,6 +118,7 @@ class JitKernels:
     outputs: JitOutputKernels
     sparse: JitSparseKernels
     file_name = "kernels.py"
+    threaded = False
 
     def __init__(self) -> None:
         if type(self) is JitKernels:

@@ -104,24 +104,30 @@ CHUNK = 16  # rows that are asked for together
 AHEAD_BYTES = 16384  # how far ahead
 
 
-def _prefetch(typingctx, array, place):  # type: ignore[no-untyped-def]
-    """Ask for the cache line of one element of a C-contiguous array, counted from its begin."""
+def prefetch_into(level: int) -> Any:
+    """Compile a prefetch of one element's cache line into the caches from a level on.
 
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.gep(data, [arguments[1]])
-        byte, number = cgutils.ir.IntType(8).as_pointer(), cgutils.ir.IntType(32)
-        kind = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        # To be read; into the second-level cache; data.
-        hints = [cgutils.ir.Constant(number, n) for n in (0, 2, 1)]
-        builder.call(function, [builder.bitcast(address, byte), *hints])
-        return context.get_dummy_value()
+    Elements of a C-contiguous array are counted from its begin.
+    """
 
-    return types.void(array, types.intp), emit
+    def prefetch(typingctx, array, place):  # type: ignore[no-untyped-def]
+        def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            proxy = cgutils.create_struct_proxy(signature.args[0])
+            address = builder.gep(proxy(context, builder, arguments[0]).data, [arguments[1]])
+            byte, number = cgutils.ir.IntType(8).as_pointer(), cgutils.ir.IntType(32)
+            kind = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [byte, number, number, number])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            # To be read; how close; data.
+            hints = [cgutils.ir.Constant(number, n) for n in (0, 4 - level, 1)]
+            builder.call(function, [builder.bitcast(address, byte), *hints])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), emit
+
+    return intrinsic(prefetch)
 
 
-prefetch: Any = intrinsic(_prefetch)
+prefetch = prefetch_into(2)
 
 
 @njit(**FAST, forceinline=True)

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
 # Set by the loader before this module runs; imported plainly, it takes the built-in tables.
 KERNELS: Any = globals().get("KERNELS")
@@ -39,27 +37,9 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
 
 # Rows ahead: where a row begins, and its entries.
 BEGINS_AHEAD, ENTRIES_AHEAD = 24, 8
-LINE = 64  # bytes
+LINE = KERNELS.LINE
 
-
-def _prefetch(typingctx, array, place):  # type: ignore[no-untyped-def]
-    """Ask for the cache line of one element of a vector."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.gep(data, [arguments[1]])
-        byte, number = cgutils.ir.IntType(8).as_pointer(), cgutils.ir.IntType(32)
-        kind = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        # To be read; into all caches; data.
-        hints = [cgutils.ir.Constant(number, n) for n in (0, 3, 1)]
-        builder.call(function, [builder.bitcast(address, byte), *hints])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), emit
-
-
-prefetch: Any = intrinsic(_prefetch)
+prefetch = KERNELS.prefetch_into(1)
 
 
 @njit(**FAST, forceinline=True)

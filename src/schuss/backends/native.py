@@ -27,6 +27,7 @@ class NativeKernels:
         The same for sparse rows.
     """
 
+    threaded = True
     outputs: NativeOutputKernels
     sparse: NativeSparseKernels
 

@@ -505,7 +505,7 @@ class _Layout:
     ) -> np.ndarray:
         """Runs of buffers that share the pattern, and between them those that do not."""
         first, last = (int(k) for k in np.searchsorted(now.edges, [start, stop - 1], side="right"))
-        pieces, number = [np.empty(0, self.dtype)], first - 1
+        pieces, number = [], first - 1
         while number < last:
             odd = next((k for k in now.odd if k >= number), last)
             end = min(max(odd, number + 1), last)
@@ -517,7 +517,9 @@ class _Layout:
                 here = slice(number, end)
                 pieces.append(self.facts.mix(*pattern, starts[here], turned[here], low, high))
             number = end
-        return np.concatenate(pieces)
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty(0, self.dtype)
 
     def _own(self, now: _Epoch, epoch: int, number: int, start: int, stop: int) -> np.ndarray:
         """Rows of a buffer that has a permutation of its own."""
