@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -279,7 +280,8 @@ def test_bad_sweeps(arguments, error):
 def test_clocks_by_name():
     with pytest.raises(InvalidArgument, match="clock='sun'"):
         schuss.lab.sweep(lambda size: None, [1], clock="sun")
-    if "torch" in schuss.lab.peers.absent() or not __import__("torch").cuda.is_available():
+    torch = importlib.util.find_spec("torch") and importlib.import_module("torch")
+    if not torch or not torch.cuda.is_available():
         with pytest.raises(schuss.errors.MissingPackage, match="CUDA"):
             schuss.lab.sweep(lambda size: None, [1], clock="cuda")
 

@@ -155,7 +155,7 @@ class Run:
         segment = Segment(nothing, np.zeros(1), plan.step_rows)
         plan.backend.descend(plan.problem, self.state.copy(), segment)
         if plan.evaluate is not None or plan.validate is not None:
-            plan.backend.gradient(plan.problem, self.state.theta, (0, 1))
+            plan.backend.gradient(plan.problem, self.state.theta, np.zeros_like(nothing, shape=1))
         seconds = time.perf_counter() - began
         if seconds > 1:
             log.info("compiled the %s kernels in %.1f s", plan.backend.name, seconds)
