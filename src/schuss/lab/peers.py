@@ -285,6 +285,7 @@ def _torch_compile(task: Task) -> Method:
         s = -yb * torch.sigmoid(-yb * margin) if logistic else margin - yb
         return w - rate / xb.shape[0] * torch.mv(xb.t(), s), b - rate * s.mean()
 
+    torch.compiler.reset()  # after some shapes in one process it would compile no more
     compiled = torch.compile(step, dynamic=False)
 
     def train(rows: Any) -> tuple[Any, Any]:
