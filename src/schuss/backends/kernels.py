@@ -101,7 +101,8 @@ def _widen_half(x):  # type: ignore[no-untyped-def]
 
 LINE = 64  # bytes
 CHUNK = 16  # rows that are asked for together
-AHEAD_BYTES = 16384  # how far ahead
+AHEAD_BYTES, MOST_AHEAD = 16384, 24  # how far ahead, the latter in rows
+FETCHED_BYTES = 512  # rows up to this length are fetched into the first-level cache
 
 
 def prefetch_into(level: int) -> Any:
@@ -127,7 +128,7 @@ def prefetch_into(level: int) -> Any:
     return intrinsic(prefetch)
 
 
-prefetch = prefetch_into(2)
+to_second_level, to_first_level = prefetch_into(2), prefetch_into(1)
 
 
 @njit(**FAST, forceinline=True)
@@ -147,20 +148,28 @@ def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
     d, line = X.shape[1], LINE // X.itemsize
     if rows.size == 0 or (visit.asked.size == 0 and rows[-1] - rows[0] == visit.n_rows - 1):
         return
-    ahead = max(CHUNK, AHEAD_BYTES // (d * X.itemsize + 1))
+    ahead = min(max(CHUNK, AHEAD_BYTES // (d * X.itemsize + 1)), MOST_AHEAD)
     for s in range(begin, end):
         if visit.asked.size:
             i = np.int64(visit.asked[s])
         elif s + ahead < visit.n_rows:
             i = np.int64(rows[s + ahead])
         else:
-            return
+            break
         place, last = i * d, (i + 1) * d - 1  # without a view, whose references would be counted
         while place < last:  # a range with a step would divide
-            prefetch(X, place)
+            to_second_level(X, place)
             place += line
-        prefetch(X, last)
-        prefetch(data.y, i)
+        to_second_level(X, last)
+        to_second_level(data.y, i)
+    if visit.asked.size == 0 and d * X.itemsize <= FETCHED_BYTES:
+        for s in range(begin, end):
+            i = np.int64(rows[s])
+            place, last = i * d, (i + 1) * d - 1
+            while place < last:
+                to_first_level(X, place)
+                place += line
+            to_first_level(X, last)
 
 
 # ---- Shared primitives ---------------------------------------------------------------------------
@@ -475,26 +484,47 @@ def _reduce(digest: str) -> Callable[..., Any]:
     return reduce
 
 
+PERMUTED = 1024  # positions that go through the network together
+
+
+@njit(**FAST)
+def scramble(half, other, count, key, bits):  # type: ignore[no-untyped-def]
+    """One round of the network on ``count`` numbers, in place.
+
+    The halves do not change places: an even number of rounds leaves them where they were.
+    """
+    shift = np.uint32(32 - bits)
+    for k in range(count):
+        mixed = np.uint32((other[k] ^ key) * np.uint32(0x9E3779B1))
+        mixed = np.uint32((mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x85EBCA77))
+        half[k] ^= mixed >> shift
+
+
 def _permute(digest: str) -> Callable[..., Any]:
     def permute(n, keys, left_bits, right_bits, start, out):  # type: ignore[no-untyped-def]
         _ = digest
-        mask = np.uint32((np.uint64(1) << np.uint64(right_bits)) - np.uint64(1))
-        first, second = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77)
-        for k in range(out.size):
-            x = np.uint64(start + k)
-            while True:
-                left = np.uint32(x >> np.uint64(right_bits))
-                right = np.uint32(x) & mask
-                a, b = left_bits, right_bits
-                for r in range(ROUNDS):
-                    mixed = np.uint32((right ^ keys[r]) * first)
-                    mixed = np.uint32((mixed ^ (mixed >> np.uint32(15))) * second)
-                    left, right = right, np.uint32(left ^ (mixed >> np.uint32(32 - a)))
-                    a, b = b, a
-                x = (np.uint64(left) << np.uint64(right_bits)) | np.uint64(right)
-                if x < np.uint64(n):
-                    break
-            out[k] = x
+        shift = np.uint64(right_bits)
+        mask = (np.uint64(1) << shift) - np.uint64(1)
+        left, right = np.empty(PERMUTED, np.uint32), np.empty(PERMUTED, np.uint32)
+        place = np.empty(PERMUTED, np.int64)
+        for begin in range(0, out.size, PERMUTED):
+            count = min(PERMUTED, out.size - begin)
+            for k in range(count):
+                x = np.uint64(start + begin + k)
+                left[k], right[k] = x >> shift, x & mask
+                place[k] = begin + k
+            while count > 0:
+                for r in range(0, ROUNDS, 2):
+                    scramble(left, right, count, keys[r], left_bits)
+                    scramble(right, left, count, keys[r + 1], right_bits)
+                walking = 0  # those beyond n go again
+                for k in range(count):
+                    x = (np.uint64(left[k]) << shift) | np.uint64(right[k])
+                    out[place[k]] = x
+                    left[walking], right[walking] = left[k], right[k]
+                    place[walking] = place[k]
+                    walking += int(x >= np.uint64(n))
+                count = walking
 
     return permute
 
