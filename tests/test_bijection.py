@@ -112,6 +112,25 @@ def test_the_permutation_is_what_it_was():
     assert permute(2**40, keys, 0, 3).tolist() == [171331001234, 578671668855, 1025566086231]
 
 
+@pytest.mark.threads
+@pytest.mark.parametrize("n", [100_003, 2**33])
+def test_threads_share_the_places(native, n):
+    keys, start, size = round_keys(7, 1), 1234, 70_001
+    dtype = index_dtype(n)
+    whole = permute(n, keys, start, start + size)
+    pattern = np.tile(np.arange(5), 2).astype(dtype), np.zeros(10, dtype)
+    starts = np.arange(5 * 20_000, dtype=dtype).reshape(-1, 5)
+    turned = np.arange(20_000) % 5
+    mixed = bijection.mix(*pattern, starts, turned, start, start + size)
+    for threads in (1, 2, 3):
+        out = np.empty(size, dtype)
+        native.kernels.permute(n, keys, start, out, threads)
+        np.testing.assert_array_equal(out, whole)
+        out = np.empty(size, dtype)
+        native.kernels.mix(*pattern, starts, turned, start, out, threads)
+        np.testing.assert_array_equal(out, mixed)
+
+
 def test_native_refuses_places_beyond_n(native):
     for n, start, size in ((10, 0, 11), (10, 10, 1), (10, -1, 2), (0, 0, 0)):
         with pytest.raises(IndexError, match="beyond n"):

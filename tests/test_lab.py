@@ -157,13 +157,14 @@ def test_the_native_ceilings_sum_every_row(dtype, cores):
     total = getattr(native, f"sum_rows_with_{dtype}")
     rows = np.random.default_rng(1).permutation(1001)
     for which in ((0, 1001), rows.astype(np.int32), rows.astype(np.int64)):
-        assert total(X, which, 8, cores) == X.sum()
-    assert total(lengthened(X), (0, lengthened(X).shape[0]), 2, cores) <= np.abs(X).sum()
+        for near in (0, 3):
+            assert total(X, which, 8, near, cores) == X.sum()
+    assert total(lengthened(X), (0, lengthened(X).shape[0]), 2, 0, cores) <= np.abs(X).sum()
     assert native.multiply_add(dtype, 10, cores) > 0
     native.fork_join(cores, 2)
     native.meet(cores, 2)
     with pytest.raises(ValueError, match="threads"):
-        total(X, rows, 8, 0)
+        total(X, rows, 8, 0, 0)
 
 
 def test_ceilings_without_the_extension(monkeypatch):

@@ -286,32 +286,42 @@ void reduce(py::array dst, const std::vector<py::array>& sources, double scale) 
   vectors<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
 }
 
-template <class S>
-double sum_rows(const py::array& X, const py::object& rows, int64_t ahead) {
-  const S* matrix = view_rows<S>(X);
-  const Rows order = rows_of(rows);
-  const int64_t d = X.shape(1);
+// Has the positions start <= p < stop worked on in runs, one for each member of a crew.
+template <class Work>
+void share_positions(int64_t start, int64_t stop, int threads, const Work& work) {
+  struct Job {
+    int64_t start, stop;
+    const Work& work;
+  } job{start, stop, work};
   py::gil_scoped_release release;
-  return double(kernels<S>().sum_rows(matrix, d, order, ahead));
+  run_crew(
+      threads,
+      [](void* context, Crew crew) {
+        const Job& job = *static_cast<Job*>(context);
+        const int64_t count = job.stop - job.start;
+        job.work(job.start + count * crew.rank / crew.size,
+                 job.start + count * (crew.rank + 1) / crew.size);
+      },
+      &job);
 }
 
-void permute(uint64_t n, const py::array& keys, int64_t start, py::array out) {
+template <class I>
+void permute(uint64_t n, const py::array& keys, int64_t start, py::array out, int threads) {
   const uint32_t* round_keys = view<uint32_t>(keys, portable::bijection_rounds, "keys");
   const int64_t stop = start + out.size();
   if (n < 1 || start < 0 || uint64_t(stop) > n) throw std::out_of_range("permute: range beyond n");
-  if (py::isinstance<py::array_t<int32_t>>(out)) {
-    int32_t* result = target<int32_t>(out, out.size(), "out");
-    py::gil_scoped_release release;
-    return chosen->permute_narrow(n, round_keys, start, stop, result);
-  }
-  int64_t* result = target<int64_t>(out, out.size(), "out");
-  py::gil_scoped_release release;
-  chosen->permute_wide(n, round_keys, start, stop, result);
+  I* result = target<I>(out, out.size(), "out");
+  share_positions(start, stop, threads, [=](int64_t low, int64_t high) {
+    if constexpr (sizeof(I) == 4)
+      chosen->permute_narrow(n, round_keys, low, high, result + (low - start));
+    else
+      chosen->permute_wide(n, round_keys, low, high, result + (low - start));
+  });
 }
 
 template <class I>
 void mix(const py::array& block, const py::array& row, const py::array& starts,
-         const py::array& turned, int64_t start, py::array out) {
+         const py::array& turned, int64_t start, py::array out, int threads) {
   if (starts.ndim() != 2) throw std::invalid_argument("starts: expected two dimensions");
   const int64_t buffers = starts.shape(0), size = block.size() / 2, stop = start + out.size();
   if (size < 1 || start < 0 || stop > buffers * size)
@@ -323,11 +333,12 @@ void mix(const py::array& block, const py::array& row, const py::array& starts,
                            int64_t(starts.shape(1)),
                            view<int64_t>(turned, buffers, "turned")};
   I* result = target<I>(out, out.size(), "out");
-  py::gil_scoped_release release;
-  if constexpr (sizeof(I) == 4)
-    chosen->mix_narrow(pattern, start, stop, result);
-  else
-    chosen->mix_wide(pattern, start, stop, result);
+  share_positions(start, stop, threads, [=](int64_t low, int64_t high) {
+    if constexpr (sizeof(I) == 4)
+      chosen->mix_narrow(pattern, low, high, result + (low - start));
+    else
+      chosen->mix_wide(pattern, low, high, result + (low - start));
+  });
 }
 
 // ---- Names ----
@@ -388,7 +399,6 @@ void add_row_verbs(py::module_& m, const std::string& suffix) {
   m.def(("add_gradient_" + suffix).c_str(), add_gradient<S>);
   m.def(("variance_" + suffix).c_str(), variance<S>);
   m.def(("margin_" + suffix).c_str(), margin<S>);
-  m.def(("sum_rows_" + suffix).c_str(), sum_rows<S>);
 }
 
 template <class T>
@@ -423,7 +433,8 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_vector_verbs<double>(m, "float64");
   add_output_verbs(m);
   add_sparse_verbs(m);
-  m.def("permute", permute);
+  m.def("permute_int32", permute<int32_t>);
+  m.def("permute_int64", permute<int64_t>);
   m.def("mix_int32", mix<int32_t>);
   m.def("mix_int64", mix<int64_t>);
   add_ceilings(m);

@@ -15,18 +15,18 @@ void check_threads(int threads) {
 // came than were asked for: a ceiling of fewer cores would flatter every kernel.
 template <class T>
 double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::object& rows,
-                     int64_t ahead, int threads, const RowKernels<T>& kernels) {
+                     int64_t ahead, int64_t near, int threads, const RowKernels<T>& kernels) {
   check_threads(threads);
   if (X.ndim() != 2) throw std::invalid_argument("X: expected two dimensions");
   const Rows order = rows_of(rows);
   struct Job {
     const T* X;
-    int64_t d, ahead;
+    int64_t d, ahead, near;
     Rows rows;
     const RowKernels<T>& kernels;
     std::vector<double> sums;
     int size;
-  } job{X.data(), int64_t(X.shape(1)), ahead, order, kernels, {}, 0};
+  } job{X.data(), int64_t(X.shape(1)), ahead, near, order, kernels, {}, 0};
   job.sums.assign(size_t(threads) * apart, 0.0);
   {
     py::gil_scoped_release release;
@@ -40,7 +40,7 @@ double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::obje
                            job.rows.wide ? job.rows.wide + low : nullptr, job.rows.start + low,
                            count, count};
           job.sums[size_t(crew.rank) * apart] =
-              double(job.kernels.sum_rows(job.X, job.d, share, job.ahead));
+              double(job.kernels.sum_rows(job.X, job.d, share, job.ahead, job.near));
           if (crew.rank == 0) job.size = crew.size;
         },
         &job);
@@ -52,13 +52,13 @@ double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::obje
 }
 
 double sum_rows_float32(const py::array_t<float, py::array::c_style>& X, const py::object& rows,
-                        int64_t ahead, int threads) {
-  return sum_rows_with<float>(X, rows, ahead, threads, chosen->single_rows);
+                        int64_t ahead, int64_t near, int threads) {
+  return sum_rows_with<float>(X, rows, ahead, near, threads, chosen->single_rows);
 }
 
 double sum_rows_float64(const py::array_t<double, py::array::c_style>& X, const py::object& rows,
-                        int64_t ahead, int threads) {
-  return sum_rows_with<double>(X, rows, ahead, threads, chosen->wide_rows);
+                        int64_t ahead, int64_t near, int threads) {
+  return sum_rows_with<double>(X, rows, ahead, near, threads, chosen->wide_rows);
 }
 
 // Flops done: `rounds` of them on each of `threads` cores.

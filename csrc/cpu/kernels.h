@@ -34,13 +34,15 @@ inline T dot(const S* x, const T* w, int64_t d) {
   return sum((part[0] + part[1]) + (part[2] + part[3]));
 }
 
-// Rows ahead to prefetch: some 16 KiB, at least 8 rows to cover the memory's latency. Rows of two
-// lines are too quick for the index of a far one to be worth its own miss.
+// Rows ahead to ask memory for: some 16 KiB, at least 8 rows to cover the memory's latency.
 template <class S>
 inline int64_t prefetch_distance(int64_t d) {
-  const int64_t bytes = d * int64_t(sizeof(S)), rows = 16384 / (bytes + 1);
-  return bytes <= 128 || rows < 8 ? 8 : rows > 32 ? 32 : rows;
+  const int64_t rows = 16384 / (d * int64_t(sizeof(S)) + 1);
+  return rows < 8 ? 8 : rows > 24 ? 24 : rows;
 }
+
+// Rows ahead to fetch into the first-level cache, when they have come to the second.
+constexpr int64_t fetch_distance = 10;
 
 // Inlined at once: g++ drops calls of a function that does nothing but prefetch.
 #define SCHUSS_INLINE inline __attribute__((always_inline))
@@ -101,13 +103,20 @@ SCHUSS_INLINE void take(const Rows& rows, int64_t s, int64_t* row) {
     for (int r = 0; r < R; ++r) row[r] = rows.start + s + r;
 }
 template <int R>
+SCHUSS_INLINE void take_ahead(const Rows& rows, int64_t s, int64_t ahead, int64_t* row) {
+  const bool own = s + R + ahead <= rows.end;
+  const int64_t place = s + ahead + (own ? 0 : rows.skip);
+  if (place + R <= rows.sight && (own || s + ahead >= rows.end))
+    take<R>(rows, place, row);
+  else
+    for (int r = 0; r < R; ++r) row[r] = rows.ahead(s + r, ahead);
+}
+template <int R>
 SCHUSS_INLINE void take_upcoming(const Rows& rows, int64_t s, int64_t ahead, int64_t* row) {
   if (rows.asked)
     for (int r = 0; r < R; ++r) row[r] = rows.asked[s + r];
-  else if (s + R + ahead <= rows.sight)
-    take<R>(rows, s + ahead, row);
   else
-    for (int r = 0; r < R; ++r) row[r] = rows.upcoming(s + r, ahead);
+    take_ahead<R>(rows, s, ahead, row);
 }
 
 // Adds one sample's weighted loss to `total` and returns its weighted slope.
@@ -262,7 +271,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
     const int64_t i = rows[s], k = rows.upcoming(s, ahead);
     x = problem.X + i * d;
     prefetch_label(problem, k);
-    const S* soon = problem.X + rows[s + 2 < rows.sight ? s + 2 : s] * d;
+    const S* soon = problem.X + rows.ahead(s, fetch_distance) * d;
     slope = weigh(problem, loss, i, hand.advance(x, soon, problem.X + k * d, pending) + b, total);
     const double rate = update.constants[s * update.stride];
     pending = {T(1 - rate * update.l2), T(rate) * slope, T(rate * update.l1)};
@@ -373,13 +382,17 @@ struct LongTile {
   }
 
   bool grouped() const { return d * int64_t(sizeof(S)) <= group_bytes; }
+  bool fetched() const { return d * int64_t(sizeof(S)) <= group_bytes / 2; }
 
   // Of a group of short rows, half of those to come are asked for while margins are computed, half
   // while rows are added.
   template <int R>
-  void margins_of(const S* const* x, const S* const* upcoming, T* margin) const {
+  void margins_of(const S* const* x, const S* const* soon, const S* const* upcoming,
+                  T* margin) const {
     constexpr int some = R < 4 ? R : 4, now = R < 4 ? R : 2;
     for (int r = 0; r < R; r += some) {
+      if (soon)
+        for (int k = r; k < r + some; ++k) fetch_row(soon[k], d);
       if (grouped()) {
         for (int k = r; k < r + now; ++k) prefetch_row(upcoming[k], d);
         margins<S, some, false>(x + r, upcoming + r, w, d, margin + r);
@@ -424,15 +437,28 @@ struct ShortTile {
     }
   }
 
+  // Memory is asked while margins are computed, or where rows are longer, while they are added. In
+  // a small group it is better to fetch all its rows first.
+  static constexpr bool early = N <= 2;
+  template <int R>
+  static constexpr bool interleaved = !early || R > 4;
+
   bool grouped() const { return true; }
+  bool fetched() const { return true; }
 
   template <int R>
-  void margins_of(const S* const* x, const S* const* upcoming, T* margin) const {
+  void margins_of(const S* const* x, const S* const* soon, const S* const* upcoming,
+                  T* margin) const {
     constexpr int some = R < 4 ? R : 4;
     for (int r = 0; r < R; r += some) {
       Pack<T> dots[some] = {};
+      if (early && !interleaved<R>) {
+        for (int q = 0; soon && q < some; ++q) lines.to_first_level(soon[r + q]);
+        for (int q = 0; q < some; ++q) lines.to_second_level(upcoming[r + q]);
+      }
       for (int q = 0; q < some; ++q) {
-        lines.to_second_level(upcoming[r + q]);
+        if (soon && interleaved<R>) lines.to_first_level(soon[r + q]);
+        if (early && interleaved<R>) lines.to_second_level(upcoming[r + q]);
         for (int k = 0; k < N; ++k) dots[q] = multiply_add(fetch(x[r + q], k), w[k], dots[q]);
       }
       if (some == 4)
@@ -443,10 +469,12 @@ struct ShortTile {
   }
 
   template <int R>
-  void add(const S* const* x, const S* const*, const T* slope) {
-    for (int r = 0; r < R; ++r)
+  void add(const S* const* x, const S* const* upcoming, const T* slope) {
+    for (int r = 0; r < R; ++r) {
+      if (!early) lines.to_second_level(upcoming[r]);
       for (int k = 0; k < N; ++k)
         sums[r % chains][k] = multiply_add(all(slope[r]), fetch(x[r], k), sums[r % chains][k]);
+    }
   }
 
   void finish() {
@@ -499,16 +527,24 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
   const int64_t d = problem.d;
   const T b = theta[d];
   Tile tile(d, theta, gradient);
-  const int64_t ahead = prefetch_distance<S>(d) + (tile.grouped() ? group_rows : 0);
+  const bool further = tile.grouped() && d * int64_t(sizeof(S)) > 128;
+  const int64_t ahead = prefetch_distance<S>(d) + (further ? group_rows : 0);
+  const bool by_index = tile.fetched() && !rows.asked && (rows.narrow || rows.wide);
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
     constexpr int R = decltype(size)::rows;
-    int64_t row[R], next[R];
-    const S *x[R], *upcoming[R];
+    int64_t row[R], near[R], next[R];
+    const S *x[R], *soon[R], *upcoming[R];
     T margin[R], y[R], weight[R], value[R], slope[R];
     take<R>(rows, s, row);
     take_upcoming<R>(rows, s, ahead, next);
+    bool fetch = false;
+    if (by_index) {
+      take_ahead<R>(rows, s, fetch_distance, near);
+      fetch = near[0] != row[0] + fetch_distance;  // or the processor sees a stream
+      for (int r = 0; r < R; ++r) soon[r] = problem.X + near[r] * d;
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       x[r] = problem.X + row[r] * d;
@@ -516,7 +552,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
       y[r] = problem.y[row[r]];
       prefetch(problem.y + next[r]);
     }
-    tile.template margins_of<R>(x, upcoming, margin);
+    tile.template margins_of<R>(x, fetch ? soon : nullptr, upcoming, margin);
     for (int r = 0; r < R; ++r) margin[r] += b;
     weigh(problem.loss_parameters, margin, y, R, value, slope);
     if (problem.weight) {
@@ -556,12 +592,27 @@ double tile_gradient(WeighGroup<T> weigh, const Problem<S>& problem, const Rows&
   return sum_tile<S, LongTile<S>>(weigh, problem, rows, begin, end, theta, gradient);
 }
 
+// The rows as a member of the crew sees them that sums the tiles first <= t < last of a wave which
+// ends before tile `next`: after its own it asks memory for its own of the next wave, or of the
+// next batch, which is cut like this one.
+inline Rows seen_by(Crew crew, Rows rows, int64_t last, int64_t next) {
+  if (crew.size == 1) return rows;
+  const int64_t tiles = (rows.count + tile_rows - 1) / tile_rows;
+  const bool more = next < tiles;
+  const int64_t count = smaller(wave_tiles, more ? tiles - next : tiles);
+  const int64_t begin = count * crew.rank / crew.size * tile_rows;
+  rows.end = smaller(last * tile_rows, rows.count);
+  rows.skip = (more ? next * tile_rows : rows.count) + begin - rows.end;
+  return rows;
+}
+
 // Sums the tiles of one wave, each member a run of them. Their losses are added by rank 0.
 template <class S, class T>
 inline void sum_wave(const RowKernels<S>& kernels, int loss, const Problem<S>& problem,
-                     const Rows& rows, int64_t first, int64_t count, const T* theta,
+                     const Rows& all, int64_t first, int64_t count, const T* theta,
                      Scratch<T>& scratch, double* summed, Crew crew) {
   const int64_t last = count * (crew.rank + 1) / crew.size;
+  const Rows rows = seen_by(crew, all, first + last, first + count);
   for (int64_t t = count * crew.rank / crew.size; t < last; ++t) {
     const int64_t begin = (first + t) * tile_rows, end = smaller(begin + tile_rows, rows.count);
     scratch.loss[t] = kernels.tile_gradient(kernels.weigh_group[loss], problem, rows, begin, end,
@@ -787,28 +838,24 @@ void reduce(T* __restrict dst, const T* const* sources, int64_t count, int64_t s
 // those that landed beyond n are packed and go again.
 template <class Word, class I>
 void permute_in(const Bijection& image, int64_t start, int64_t stop, I* out) {
-  constexpr int64_t block = 256;
+  constexpr int64_t block = 1024, together = 16;
   const Word n = Word(image.n);
   Word x[block];
   int32_t place[block];
   for (int64_t done = 0; done < stop - start; done += block, out += block) {
     int64_t count = smaller(block, stop - start - done);
-    for (int64_t k = 0; k < count; ++k) {
+    for (int64_t k = 0; k < block; ++k) {
       x[k] = Word(start + done + k);
       place[k] = int32_t(k);
     }
-    while (count > 0) {
-      for (int64_t k = 0; k < count; ++k) x[k] = image.encrypt(x[k]);
-      int64_t walking = 0;
-      for (int64_t k = 0; k < count; ++k) {
-        const Word image_of = x[k];
-        const int32_t where = place[k];
-        out[where] = I(image_of);  // a walking one is overwritten later
-        x[walking] = image_of;
-        place[walking] = where;
-        walking += image_of >= n;
-      }
-      count = walking;
+    for (bool first = true; count > 0; first = false) {
+      for (int64_t k = 0; k < count; k += together)
+        for (int64_t q = k; q < k + together; ++q) x[q] = image.encrypt(x[q]);
+      if (first)
+        for (int64_t k = 0; k < count; ++k) out[k] = I(x[k]);
+      else
+        for (int64_t k = 0; k < count; ++k) out[place[k]] = I(x[k]);
+      count = keep_beyond(n, count, x, place);
     }
   }
 }
@@ -842,12 +889,13 @@ void mix(const Pattern<I>& pattern, int64_t start, int64_t stop, I* __restrict o
 // Reads the rows and does nothing with them but add: what any kernel is measured against.
 
 template <class S, class T = Scalar<S>>
-T sum_rows(const S* X, int64_t d, const Rows& rows, int64_t ahead) {
+T sum_rows(const S* X, int64_t d, const Rows& rows, int64_t ahead, int64_t near) {
   constexpr int L = lanes<T>;
   Pack<T> sums[4] = {};
   for (int64_t s = 0; s < rows.count; ++s) {
     const S* x = X + rows[s] * d;
     if (s + ahead < rows.count) prefetch_row(X + rows[s + ahead] * d, d);
+    if (near && s + near < rows.count) fetch_row(X + rows[s + near] * d, d);
     int64_t j = 0;
     for (; j + 4 * L <= d; j += 4 * L)
       for (int k = 0; k < 4; ++k) sums[k] += load(x + j + k * L);

@@ -233,5 +233,35 @@ inline void sum_four(const Pack<double>* v, double* out) {
   for (int k = 0; k < 4; ++k) out[k] = sum(v[k]);
 }
 
+// Of `count` numbers and their places, moves those that are n or more to the front; how many.
+template <class Word>
+inline int64_t keep_beyond(Word n, int64_t count, Word* x, int32_t* place) {
+  int64_t kept = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    const Word number = x[k];
+    const int32_t where = place[k];
+    x[kept] = number;
+    place[kept] = where;
+    kept += number >= n;
+  }
+  return kept;
+}
+#if defined(__AVX512F__)
+// Whole packs are read and written.
+inline int64_t keep_beyond(uint32_t n, int64_t count, uint32_t* x, int32_t* place) {
+  const __m512i least = _mm512_set1_epi32(int(n));
+  int64_t kept = 0;
+  for (int64_t k = 0; k < count; k += 16) {
+    const __m512i number = _mm512_loadu_si512(x + k), where = _mm512_loadu_si512(place + k);
+    const __mmask16 beyond =
+        _mm512_mask_cmpge_epu32_mask(__mmask16(First<float>(count - k).mask), number, least);
+    _mm512_storeu_si512(x + kept, _mm512_maskz_compress_epi32(beyond, number));
+    _mm512_storeu_si512(place + kept, _mm512_maskz_compress_epi32(beyond, where));
+    kept += __builtin_popcount(beyond);
+  }
+  return kept;
+}
+#endif
+
 }  // namespace SCHUSS_ISA
 }  // namespace schuss

@@ -47,18 +47,24 @@ struct Problem {
 };
 
 // Which rows to visit, in order: 32-bit or 64-bit indices, or the range that begins at start. The
-// first `count` are worked on; those up to `sight` follow them and may be prefetched.
+// first `count` are worked on; those up to `sight` follow them and may be prefetched. A member of a
+// crew that comes to place `end` goes on `skip` places further.
 struct Rows {
   const int32_t* narrow;
   const int64_t* wide;
   int64_t start, count, sight;
   const int32_t* asked = nullptr;  // for each place the row to ask memory for; null: one ahead
+  int64_t end = INT64_MAX, skip = 0;
   int64_t operator[](int64_t k) const { return narrow ? narrow[k] : wide ? wide[k] : start + k; }
 
-  // The row to ask for while the one at place k is worked on.
-  int64_t upcoming(int64_t k, int64_t ahead) const {
-    return asked ? asked[k] : (*this)[k + ahead < sight ? k + ahead : k];
+  // The row so many places ahead; where there is none, the one at place k.
+  int64_t ahead(int64_t k, int64_t places) const {
+    const int64_t place = k + places + (k + places < end ? 0 : skip);
+    return (*this)[place < sight ? place : k];
   }
+
+  // The row to ask memory for while the one at place k is worked on.
+  int64_t upcoming(int64_t k, int64_t places) const { return asked ? asked[k] : ahead(k, places); }
 };
 
 // The parameters and what the rule remembers of them. theta is (d + 1,), the intercept last.
@@ -141,7 +147,7 @@ struct RowKernels {
                              const Problem<S>&, const Rows&, int64_t batch_size, const Update&,
                              State<T>&, Scratch<T>&, Crew);
   void (*margin)(const S* X, int64_t d, const Rows&, const T* theta, T* out);
-  T (*sum_rows)(const S* X, int64_t d, const Rows&, int64_t ahead);
+  T (*sum_rows)(const S* X, int64_t d, const Rows&, int64_t ahead, int64_t near);
 };
 
 template <class T>

@@ -35,6 +35,8 @@ SEGMENT_STEPS = 1 << 18
 LARGE_STEP_ELEMENTS = 200_000_000
 # Below this many elements per step and thread, barriers cost more than another thread saves.
 ELEMENTS_PER_THREAD = 1 << 11
+# From so many on, indices are made by all threads.
+THREADED_PLACES = 1 << 16
 
 
 class Objective:
@@ -149,7 +151,9 @@ class KernelSet(Protocol):
 
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None: ...
 
-    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None: ...
+    def permute(
+        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int = 1
+    ) -> None: ...
 
     def mix(
         self,
@@ -159,6 +163,7 @@ class KernelSet(Protocol):
         turned: np.ndarray,
         start: int,
         out: np.ndarray,
+        threads: int = 1,
     ) -> None: ...
 
 
@@ -198,6 +203,10 @@ class CompiledBackend:
         """Threads that pay for a step over ``rows`` rows."""
         useful = min(rows // (2 * TILE_ROWS), rows * width // ELEMENTS_PER_THREAD)
         return max(1, min(self.threads if self.kernels.threaded else 1, useful))
+
+    def _places_crew(self, count: int) -> int:
+        """Threads that pay for the making of ``count`` indices."""
+        return self.threads if self.kernels.threaded and count >= THREADED_PLACES else 1
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps on ``state``."""
@@ -301,7 +310,7 @@ class CompiledBackend:
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         """The index bijection at positions start <= i < stop."""
         out = np.empty(stop - start, dtype=bijection.index_dtype(n))
-        self.kernels.permute(n, keys, start, out)
+        self.kernels.permute(n, keys, start, out, self._places_crew(out.size))
         return out
 
     def mix(
@@ -315,7 +324,7 @@ class CompiledBackend:
     ) -> np.ndarray:
         """Rows of buffers that are mixed by one pattern."""
         out = np.empty(stop - start, dtype=starts.dtype)
-        self.kernels.mix(block, row, starts, turned, start, out)
+        self.kernels.mix(block, row, starts, turned, start, out, self._places_crew(out.size))
         return out
 
 

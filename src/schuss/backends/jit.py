@@ -245,7 +245,10 @@ class JitKernels:
         if not sources:
             flat *= flat.dtype.type(scale)
 
-    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
+    def permute(
+        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int = 1
+    ) -> None:
+        del threads
         self._kernels()[0].permute(n, _read_only(keys), *bijection.split(n), start, out)
 
     def mix(
@@ -256,7 +259,9 @@ class JitKernels:
         turned: np.ndarray,
         start: int,
         out: np.ndarray,
+        threads: int = 1,
     ) -> None:
+        del threads
         given = (_read_only(array) for array in (block, row, starts, turned))
         self._kernels()[0].mix(*given, start, out)
 

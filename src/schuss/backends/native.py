@@ -158,8 +158,10 @@ class NativeKernels:
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         self._verb("reduce", dst.dtype)(dst, list(sources), scale)
 
-    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray) -> None:
-        _native.permute(n, keys, start, out)
+    def permute(
+        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int = 1
+    ) -> None:
+        self._verb("permute", out.dtype)(n, keys, start, out, threads)
 
     def mix(
         self,
@@ -169,8 +171,9 @@ class NativeKernels:
         turned: np.ndarray,
         start: int,
         out: np.ndarray,
+        threads: int = 1,
     ) -> None:
-        self._verb("mix", out.dtype)(block, row, starts, turned, start, out)
+        self._verb("mix", out.dtype)(block, row, starts, turned, start, out, threads)
 
 
 class NativeOutputKernels(NativeKernels):

@@ -24,7 +24,8 @@ from schuss.lab.synthetic import ELEMENTS, make
 
 __all__ = ["Probe", "ceilings", "describe", "seconds"]
 
-DISTANCES = (4, 8, 16, 32)  # rows ahead to prefetch, of which the best counts
+DISTANCES = (4, 8, 16, 24, 32)  # rows ahead to ask memory for, of which the best counts
+NEAR = (0, 10)  # rows ahead to fetch into the first-level cache; 0: none
 LONG_ROW = 4096  # elements: rows in order are also read as if they were this long
 MULTIPLY_ADD_ROUNDS = 2_000_000
 _NUMPY_ROWS = 1 << 14  # rows gathered at once where NumPy measures
@@ -101,13 +102,13 @@ class Probe:
         total = getattr(_native, f"sum_rows_with_{self.X.dtype.name}")
         if how == "random":
             rows = self.shuffled
-            return [partial(total, self.X, rows, a, cores) for a in DISTANCES]
+            return [partial(total, self.X, rows, a, b, cores) for a in DISTANCES for b in NEAR]
         ways: list[Callable[[], Any]] = []
         # In order, where a row ends makes no difference to memory, but to the sum's inner loop.
         for view in (self.X, lengthened(self.X)):
             count = view.shape[0]
             ways += [
-                partial(total, view, (0, count), a, cores)
+                partial(total, view, (0, count), a, 0, cores)
                 for a in (*DISTANCES, count)  # the last: the processor's own prefetching
             ]
         return ways
@@ -149,7 +150,7 @@ def ceilings(
     """Measure what the machine can do with X, or with synthetic data.
 
     The ceilings for memory are the rows per second that are read and added up: in order, and by
-    shuffled index with the best of several prefetch distances; on one core and on all. Each is the
+    shuffled index with the best of several ways to prefetch; on one core and on all. Each is the
     best of the repeats. Without the native extension NumPy measures them, somewhat low, and
     ``measured_by`` says so; the arithmetic and the thread pool are then not measured.
 

@@ -38,7 +38,7 @@ class Ceilings:
     sequential_one, sequential_all : float
         Rows per second that one core, and all of them, sum in the order in which they lie.
     random_one, random_all : float
-        The same by shuffled index, with the best prefetch distance.
+        The same by shuffled index, prefetched in the best way.
     flops_one, flops_all : float or None
         Multiply-adds in registers, in operations per second (two each).
     fork_join : float or None
