@@ -123,13 +123,17 @@ def data(dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, rng.integers(-8, 8, 40).astype(dtype), rng.normal(size=6).astype(dtype)
 
 
-# In float32 alone: Numba compiles for many seconds.
-@pytest.mark.parametrize("name", ["reference", "jit"])
-def test_one_row_runs_on_reference_and_jit(cauchy, name):
+#: One type on jit: Numba compiles for many seconds.
+EACH = [("reference", np.float64), ("reference", np.float32), ("jit", np.float32)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_one_row_runs_on_reference_and_jit(cauchy, name, dtype):
     loss = schuss.losses.get("cauchy(c=3)")
     assert loss == cauchy(c=3.0)
     backend = choose(name, loss=loss)
-    X, y, theta = data(np.float32)
+    X, y, theta = data(dtype)
+    tolerance = 1e-10 if dtype == np.float64 else 1e-4
     for batch_size in (1, 8):
         run = oracle.descend(
             X.astype(float),
@@ -143,25 +147,26 @@ def test_one_row_runs_on_reference_and_jit(cauchy, name):
         state = State.start(theta, schuss.rules.sgd())
         segment = Segment((0, 40), np.array([0.1]), batch_size)
         total, norm = backend.descend(Problem(X, y, None, loss), state, segment)
-        np.testing.assert_allclose(state.theta, run.theta, rtol=1e-4)
-        np.testing.assert_allclose([total, norm], [run.loss, run.norm], rtol=1e-4)
+        np.testing.assert_allclose(state.theta, run.theta, rtol=tolerance)
+        np.testing.assert_allclose([total, norm], [run.loss, run.norm], rtol=tolerance)
 
 
 @pytest.mark.usefixtures("cauchy")
-@pytest.mark.parametrize("name", ["reference", "jit"])
-def test_one_row_of_several_margins_runs_on_reference_and_jit(name):
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+def test_one_row_of_several_margins_runs_on_reference_and_jit(name, dtype):
     loss = schuss.losses.get("squares(scale=3)")
     backend = choose(name, loss=loss)
-    X, y, theta = data(np.float32)
+    X, y, theta = data(dtype)
     label, k = np.abs(y) % 3, 3
     theta = np.tile(theta, k)
     problem = Problem(X, label, None, loss, n_outputs=k)
     # The same as k outputs whose targets are 0 and 3.
-    targets = (3 * (label[:, None] == np.arange(k))).astype(np.float32)
+    targets = (3 * (label[:, None] == np.arange(k))).astype(dtype)
     twin = Problem(X, targets, None, schuss.losses.squared_error(), n_outputs=k)
     sums = [backend.gradient(one, theta, (0, 40)) for one in (problem, twin)]
-    np.testing.assert_allclose(sums[0][0], sums[1][0], rtol=1e-4)
-    np.testing.assert_allclose(sums[0][1], sums[1][1], rtol=0, atol=1e-2)
+    tolerance = 1e-10 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(sums[0][0], sums[1][0], rtol=tolerance)
+    np.testing.assert_allclose(sums[0][1], sums[1][1], rtol=0, atol=tolerance * 100)
 
 
 def test_one_row_has_a_name_checks_and_forms(cauchy):

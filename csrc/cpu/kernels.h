@@ -34,15 +34,21 @@ inline T dot(const S* x, const T* w, int64_t d) {
   return sum((part[0] + part[1]) + (part[2] + part[3]));
 }
 
-// Rows ahead to ask memory for: some 16 KiB, at least 8 rows to cover the memory's latency.
+// Rows ahead to ask memory for: some 16 KiB, at least 8 rows to cover the memory's latency, and at
+// most 24, beyond which nothing is gained.
 template <class S>
 inline int64_t prefetch_distance(int64_t d) {
   const int64_t rows = 16384 / (d * int64_t(sizeof(S)) + 1);
   return rows < 8 ? 8 : rows > 24 ? 24 : rows;
 }
 
-// Rows ahead to fetch into the first-level cache, when they have come to the second.
-constexpr int64_t fetch_distance = 10;
+// Rows ahead to fetch into the first-level cache, when they have come to the second; of rows
+// visited by index and no longer than so many bytes.
+constexpr int64_t fetch_distance = 10, fetched_bytes = 512;
+template <class S>
+inline bool fetched(const Rows& rows, int64_t d) {
+  return (rows.narrow || rows.wide) && d * int64_t(sizeof(S)) <= fetched_bytes;
+}
 
 // Inlined at once: g++ drops calls of a function that does nothing but prefetch.
 #define SCHUSS_INLINE inline __attribute__((always_inline))
@@ -102,6 +108,7 @@ SCHUSS_INLINE void take(const Rows& rows, int64_t s, int64_t* row) {
   else
     for (int r = 0; r < R; ++r) row[r] = rows.start + s + r;
 }
+// As Rows::ahead, for R places at once.
 template <int R>
 SCHUSS_INLINE void take_ahead(const Rows& rows, int64_t s, int64_t ahead, int64_t* row) {
   const bool own = s + R + ahead <= rows.end;
@@ -181,7 +188,7 @@ struct ShortRows {
   // The chain from row to row runs through here: its latency is kept short.
   T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& p) {
     lines.to_second_level(upcoming);
-    lines.to_first_level(soon);
+    if (soon) lines.to_first_level(soon);
     const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
     constexpr int chains = N < 4 ? N : 4;
     Pack<T> sums[chains] = {};
@@ -229,7 +236,8 @@ struct LongRows {
     sums = multiply_add(v, row_at(next + j), sums);
   }
 
-  T advance(const S* next, const S*, const S* upcoming, const Pending<T>& pending) {
+  T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& pending) {
+    if (soon) fetch_row(soon, d);
     const Pack<T> p[3] = {all(pending.keep), all(-pending.step), all(pending.amount)};
     const auto whole = [](const S* row) { return load(row); };
     Pack<T> sums[4] = {};
@@ -251,7 +259,7 @@ struct LongRows {
   }
 
   void settle(const Pending<T>& pending) {
-    advance(x, x, x, pending);
+    advance(x, nullptr, x, pending);
     for (int64_t j = 0; j < d; ++j) theta[j] = w[j];
   }
 };
@@ -261,6 +269,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
              Scratch<T>& scratch) {
   const Loss loss(problem.loss_parameters);
   const int64_t d = problem.d, ahead = prefetch_distance<S>(d);
+  const bool fetch = fetched<S>(rows, d);
   if (rows.count == 0) return {0, 0};
   RowsInHand hand(d, state.theta, scratch.weights, problem.X + rows[0] * d);
   Pending<T> pending;
@@ -271,7 +280,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
     const int64_t i = rows[s], k = rows.upcoming(s, ahead);
     x = problem.X + i * d;
     prefetch_label(problem, k);
-    const S* soon = problem.X + rows.ahead(s, fetch_distance) * d;
+    const S* soon = fetch ? problem.X + rows.ahead(s, fetch_distance) * d : nullptr;
     slope = weigh(problem, loss, i, hand.advance(x, soon, problem.X + k * d, pending) + b, total);
     const double rate = update.constants[s * update.stride];
     pending = {T(1 - rate * update.l2), T(rate) * slope, T(rate * update.l1)};
@@ -382,17 +391,15 @@ struct LongTile {
   }
 
   bool grouped() const { return d * int64_t(sizeof(S)) <= group_bytes; }
-  bool fetched() const { return d * int64_t(sizeof(S)) <= group_bytes / 2; }
 
   // Of a group of short rows, half of those to come are asked for while margins are computed, half
   // while rows are added.
-  template <int R>
+  template <int R, bool Fetch>
   void margins_of(const S* const* x, const S* const* soon, const S* const* upcoming,
                   T* margin) const {
     constexpr int some = R < 4 ? R : 4, now = R < 4 ? R : 2;
     for (int r = 0; r < R; r += some) {
-      if (soon)
-        for (int k = r; k < r + some; ++k) fetch_row(soon[k], d);
+      for (int k = r; Fetch && k < r + some; ++k) fetch_row(soon[k], d);
       if (grouped()) {
         for (int k = r; k < r + now; ++k) prefetch_row(upcoming[k], d);
         margins<S, some, false>(x + r, upcoming + r, w, d, margin + r);
@@ -444,20 +451,19 @@ struct ShortTile {
   static constexpr bool interleaved = !early || R > 4;
 
   bool grouped() const { return true; }
-  bool fetched() const { return true; }
 
-  template <int R>
+  template <int R, bool Fetch>
   void margins_of(const S* const* x, const S* const* soon, const S* const* upcoming,
                   T* margin) const {
     constexpr int some = R < 4 ? R : 4;
     for (int r = 0; r < R; r += some) {
       Pack<T> dots[some] = {};
       if (early && !interleaved<R>) {
-        for (int q = 0; soon && q < some; ++q) lines.to_first_level(soon[r + q]);
+        for (int q = 0; Fetch && q < some; ++q) lines.to_first_level(soon[r + q]);
         for (int q = 0; q < some; ++q) lines.to_second_level(upcoming[r + q]);
       }
       for (int q = 0; q < some; ++q) {
-        if (soon && interleaved<R>) lines.to_first_level(soon[r + q]);
+        if (Fetch && interleaved<R>) lines.to_first_level(soon[r + q]);
         if (early && interleaved<R>) lines.to_second_level(upcoming[r + q]);
         for (int k = 0; k < N; ++k) dots[q] = multiply_add(fetch(x[r + q], k), w[k], dots[q]);
       }
@@ -527,9 +533,10 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
   const int64_t d = problem.d;
   const T b = theta[d];
   Tile tile(d, theta, gradient);
+  // A group's rows are worked on together; rows of two lines come soon enough all the same.
   const bool further = tile.grouped() && d * int64_t(sizeof(S)) > 128;
   const int64_t ahead = prefetch_distance<S>(d) + (further ? group_rows : 0);
-  const bool by_index = tile.fetched() && !rows.asked && (rows.narrow || rows.wide);
+  const bool may_fetch = fetched<S>(rows, d) && !rows.asked;
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
@@ -540,7 +547,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
     take<R>(rows, s, row);
     take_upcoming<R>(rows, s, ahead, next);
     bool fetch = false;
-    if (by_index) {
+    if (may_fetch) {
       take_ahead<R>(rows, s, fetch_distance, near);
       fetch = near[0] != row[0] + fetch_distance;  // or the processor sees a stream
       for (int r = 0; r < R; ++r) soon[r] = problem.X + near[r] * d;
@@ -552,7 +559,10 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
       y[r] = problem.y[row[r]];
       prefetch(problem.y + next[r]);
     }
-    tile.template margins_of<R>(x, fetch ? soon : nullptr, upcoming, margin);
+    if (fetch)
+      tile.template margins_of<R, true>(x, soon, upcoming, margin);
+    else
+      tile.template margins_of<R, false>(x, soon, upcoming, margin);
     for (int r = 0; r < R; ++r) margin[r] += b;
     weigh(problem.loss_parameters, margin, y, R, value, slope);
     if (problem.weight) {
@@ -592,27 +602,27 @@ double tile_gradient(WeighGroup<T> weigh, const Problem<S>& problem, const Rows&
   return sum_tile<S, LongTile<S>>(weigh, problem, rows, begin, end, theta, gradient);
 }
 
-// The rows as a member of the crew sees them that sums the tiles first <= t < last of a wave which
-// ends before tile `next`: after its own it asks memory for its own of the next wave, or of the
-// next batch, which is cut like this one.
-inline Rows seen_by(Crew crew, Rows rows, int64_t last, int64_t next) {
+// The rows as a member of the crew sees them whose run of tiles ends before tile `own_end`, in a
+// wave that ends before tile `wave_end`: after its own it asks memory for its own of the next wave,
+// or of the next batch, which is cut like this one.
+inline Rows seen_by(Crew crew, Rows rows, int64_t own_end, int64_t wave_end) {
   if (crew.size == 1) return rows;
   const int64_t tiles = (rows.count + tile_rows - 1) / tile_rows;
-  const bool more = next < tiles;
-  const int64_t count = smaller(wave_tiles, more ? tiles - next : tiles);
+  const bool more = wave_end < tiles;
+  const int64_t count = smaller(wave_tiles, more ? tiles - wave_end : tiles);
   const int64_t begin = count * crew.rank / crew.size * tile_rows;
-  rows.end = smaller(last * tile_rows, rows.count);
-  rows.skip = (more ? next * tile_rows : rows.count) + begin - rows.end;
+  rows.end = smaller(own_end * tile_rows, rows.count);
+  rows.skip = (more ? wave_end * tile_rows : rows.count) + begin - rows.end;
   return rows;
 }
 
 // Sums the tiles of one wave, each member a run of them. Their losses are added by rank 0.
 template <class S, class T>
 inline void sum_wave(const RowKernels<S>& kernels, int loss, const Problem<S>& problem,
-                     const Rows& all, int64_t first, int64_t count, const T* theta,
+                     const Rows& batch, int64_t first, int64_t count, const T* theta,
                      Scratch<T>& scratch, double* summed, Crew crew) {
   const int64_t last = count * (crew.rank + 1) / crew.size;
-  const Rows rows = seen_by(crew, all, first + last, first + count);
+  const Rows rows = seen_by(crew, batch, first + last, first + count);
   for (int64_t t = count * crew.rank / crew.size; t < last; ++t) {
     const int64_t begin = (first + t) * tile_rows, end = smaller(begin + tile_rows, rows.count);
     scratch.loss[t] = kernels.tile_gradient(kernels.weigh_group[loss], problem, rows, begin, end,
@@ -845,7 +855,7 @@ void permute_in(const Bijection& image, int64_t start, int64_t stop, I* out) {
   for (int64_t done = 0; done < stop - start; done += block, out += block) {
     int64_t count = smaller(block, stop - start - done);
     for (int64_t k = 0; k < block; ++k) {
-      x[k] = Word(start + done + k);
+      x[k] = Word(uint64_t(start + done) + uint64_t(k));  // those beyond `stop` are not used
       place[k] = int32_t(k);
     }
     for (bool first = true; count > 0; first = false) {

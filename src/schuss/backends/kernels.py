@@ -141,8 +141,9 @@ def row_of(visit, s):  # type: ignore[no-untyped-def]
 def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
     """While places begin <= s < end are worked on, ask for the rows that the route names, or later.
 
-    Rows in the order of memory are left to the processor, which is quicker at it. A function of its
-    own: within the loops over rows it would keep values from staying in registers.
+    Short rows that were asked for before and are worked on now are fetched into the first-level
+    cache. Rows in the order of memory are left to the processor, which is quicker at it. A function
+    of its own: within the loops over rows it would keep values from staying in registers.
     """
     X, rows = data.X, visit.rows
     d, line = X.shape[1], LINE // X.itemsize
