@@ -27,9 +27,10 @@ inline T dot(const S* x, const T* w, int64_t d) {
   for (; j + 4 * L <= d; j += 4 * L)
     for (int k = 0; k < 4; ++k)
       part[k] = multiply_add(load(x + j + k * L), load(w + j + k * L), part[k]);
-  for (; j < d; j += L) {
-    const First<T> first(d - j);
-    part[0] = multiply_add(load(x + j, first), load(w + j, first), part[0]);
+  for (; j + L <= d; j += L) part[0] = multiply_add(load(x + j), load(w + j), part[0]);
+  if (j < d) {
+    const Tail<T> tail(d);
+    part[1] = multiply_add(load(x + tail.at, tail.part), load(w + tail.at, tail.part), part[1]);
   }
   return sum((part[0] + part[1]) + (part[2] + part[3]));
 }
@@ -160,6 +161,32 @@ inline Pack<T> advance_pack(Pack<T> w, Pack<T> x, Pack<T> keep, Pack<T> minus_st
   return multiply_add(minus_step, x, keep * w);
 }
 
+// The packs of a row of at most N, of which at least half are whole. Behind the whole ones stands
+// the tail, and behind that stand empty ones.
+template <class T, int N>
+struct Packs {
+  static constexpr int L = lanes<T>;
+  int64_t at[N];
+  Lanes<T> part[N];
+
+  explicit Packs(int64_t d) {
+    const Tail<T> tail(d);
+    for (int k = 0; k < N; ++k) {
+      const bool whole = (k + 1) * L <= d;
+      at[k] = whole ? k * L : k * L == tail.begin ? tail.at : 0;
+      part[k] = whole ? Lanes<T>(0, L) : k * L == tail.begin ? tail.part : Lanes<T>();
+    }
+  }
+  template <class S>
+  Pack<T> fetch(const S* row, int k) const {
+    return 2 * (k + 1) <= N ? load(row + k * L) : load(row + at[k], part[k]);
+  }
+  // To at least N packs of memory: backwards, as a tail overlaps the whole pack before it.
+  void put(const Pack<T>* v, T* memory) const {
+    for (int k = N - 1; k >= 0; --k) store(memory + at[k], v[k]);
+  }
+};
+
 // Rows of at most N packs: w and the row stay in registers.
 template <class S, int N>
 struct ShortRows {
@@ -168,19 +195,13 @@ struct ShortRows {
   int64_t d;
   T* theta;
   Lines<S, N> lines;
+  Packs<T, N> packs;
   Pack<T> w[N], x[N];
 
-  First<T> part(int k) const { return First<T>(d - k * L); }
-
-  // At least half of the packs are full.
-  Pack<T> fetch(const S* row, int k) const {
-    return 2 * (k + 1) <= N ? load(row + k * L) : load(row + k * L, part(k));
-  }
-
   ShortRows(int64_t width, T* parameters, T*, const S*)
-      : d(width), theta(parameters), lines(width) {
+      : d(width), theta(parameters), lines(width), packs(width) {
     for (int k = 0; k < N; ++k) {
-      w[k] = load(theta + k * L, part(k));
+      w[k] = packs.fetch(theta, k);
       x[k] = Pack<T>{};
     }
   }
@@ -193,7 +214,7 @@ struct ShortRows {
     constexpr int chains = N < 4 ? N : 4;
     Pack<T> sums[chains] = {};
     for (int k = 0; k < N; ++k) {
-      const Pack<T> row = fetch(next, k);
+      const Pack<T> row = packs.fetch(next, k);
       w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
       sums[k % chains] = multiply_add(w[k], row, sums[k % chains]);
       x[k] = row;
@@ -204,16 +225,15 @@ struct ShortRows {
 
   void settle(const Pending<T>& p) {
     const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
-    T lane[N * L];
-    for (int k = 0; k < N; ++k) {
-      w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
-      store(lane + k * L, w[k]);
-    }
-    for (int64_t j = 0; j < d; ++j) theta[j] = lane[j];
+    for (int k = 0; k < N; ++k) w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
+    T number[N * L];
+    packs.put(w, number);
+    for (int64_t j = 0; j < d; ++j) theta[j] = number[j];
   }
 };
 
-// Rows of any length; w lies in padded memory of its own. Soft: with an L1 penalty.
+// Rows of any length; w lies in padded memory of its own, the tail's pack behind the whole ones.
+// Soft: with an L1 penalty.
 template <class S, bool Soft>
 struct LongRows {
   using T = Scalar<S>;
@@ -222,45 +242,44 @@ struct LongRows {
   T* theta;
   T* w;
   const S* x;
+  Tail<T> tail;
 
   LongRows(int64_t width, T* parameters, T* memory, const S* row)
-      : d(width), theta(parameters), w(memory), x(row) {
-    for (int64_t j = 0; j < padded(d); ++j) w[j] = j < d ? theta[j] : T(0);
+      : d(width), theta(parameters), w(memory), x(row), tail(width) {
+    for (int64_t j = 0; j < tail.begin; ++j) w[j] = theta[j];
+    if (tail.begin < d) store(w + tail.begin, load(theta + tail.at, tail.part));
   }
 
-  template <class Load>
-  void one_pack(int64_t j, Load row_at, const S* next, const Pack<T>* p, Pack<T>& sums) {
-    Pack<T> v = advance_pack<T>(load(w + j), row_at(x + j), p[0], p[1]);
+  void one_pack(T* weights, Pack<T> row, Pack<T> next, const Pack<T>* p, Pack<T>& sums) {
+    Pack<T> v = advance_pack<T>(load(weights), row, p[0], p[1]);
     if (Soft) v = shrink_towards_zero(v, p[2]);
-    store(w + j, v);
-    sums = multiply_add(v, row_at(next + j), sums);
+    store(weights, v);
+    sums = multiply_add(v, next, sums);
   }
 
   T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& pending) {
     if (soon) fetch_row(soon, d);
     const Pack<T> p[3] = {all(pending.keep), all(-pending.step), all(pending.amount)};
-    const auto whole = [](const S* row) { return load(row); };
     Pack<T> sums[4] = {};
     int64_t j = 0;
     for (; j + 4 * L <= d; j += 4 * L) {
       for (int k = 0; k < 4; ++k) {
         if (k % line_packs<S> == 0) prefetch(upcoming + j + k * L);
-        one_pack(j + k * L, whole, next, p, sums[k]);
+        one_pack(w + j + k * L, load(x + j + k * L), load(next + j + k * L), p, sums[k]);
       }
     }
     prefetch_row(upcoming + j, d - j);
-    for (; j + L <= d; j += L) one_pack(j, whole, next, p, sums[0]);
-    if (j < d) {
-      const First<T> first(d - j);
-      one_pack(j, [first](const S* row) { return load(row, first); }, next, p, sums[1]);
-    }
+    for (; j + L <= d; j += L) one_pack(w + j, load(x + j), load(next + j), p, sums[0]);
+    if (j < d)
+      one_pack(w + j, load(x + tail.at, tail.part), load(next + tail.at, tail.part), p, sums[1]);
     x = next;
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
   }
 
   void settle(const Pending<T>& pending) {
     advance(x, nullptr, x, pending);
-    for (int64_t j = 0; j < d; ++j) theta[j] = w[j];
+    for (int64_t j = 0; j < tail.begin; ++j) theta[j] = w[j];
+    for (int64_t j = tail.begin; j < d; ++j) theta[j] = w[tail.begin + j - tail.at];
   }
 };
 
@@ -347,9 +366,9 @@ inline void margins(const S* const* x, const S* const* upcoming, const T* w, int
       prefetch_row(upcoming[part] + (end - begin) * R, d - (end - begin) * R);
   }
   if (j < d) {
-    const First<T> first(d - j);
-    const Pack<T> v = load(w + j, first);
-    for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + j, first), v, sums[r]);
+    const Tail<T> tail(d);
+    const Pack<T> v = load(w + tail.at, tail.part);
+    for (int r = 0; r < R; ++r) sums[r] = multiply_add(load(x[r] + tail.at, tail.part), v, sums[r]);
   }
   if (R == 4)
     sum_four(sums, margin);
@@ -357,7 +376,8 @@ inline void margins(const S* const* x, const S* const* upcoming, const T* w, int
     for (int r = 0; r < R; ++r) margin[r] = sum(sums[r]);
 }
 
-// gradient += slope[0] x[0] + ... over R rows; gradient is padded.
+// gradient += slope[0] x[0] + ... over R rows; gradient is padded, the tail's pack behind the whole
+// ones.
 template <class S, int R, class T>
 inline void accumulate(const S* const* x, const T* slope, int64_t d, T* gradient) {
   constexpr int L = lanes<T>;
@@ -370,9 +390,9 @@ inline void accumulate(const S* const* x, const T* slope, int64_t d, T* gradient
     store(gradient + j, g);
   }
   if (j < d) {
-    const First<T> first(d - j);
+    const Tail<T> tail(d);
     Pack<T> g = load(gradient + j);
-    for (int r = 0; r < R; ++r) g = multiply_add(factor[r], load(x[r] + j, first), g);
+    for (int r = 0; r < R; ++r) g = multiply_add(factor[r], load(x[r] + tail.at, tail.part), g);
     store(gradient + j, g);
   }
 }
@@ -419,7 +439,10 @@ struct LongTile {
     }
   }
 
-  void finish() {}
+  void finish() {
+    const Tail<T> tail(d);
+    for (int64_t j = tail.begin; j < d; ++j) gradient[j] = gradient[tail.begin + j - tail.at];
+  }
 };
 
 // Those of rows of at most N packs stay in registers.
@@ -430,16 +453,13 @@ struct ShortTile {
   int64_t d;
   T* gradient;
   Lines<S, N> lines;
+  Packs<T, N> packs;
   Pack<T> w[N], sums[chains][N];
 
-  First<T> part(int k) const { return First<T>(d - k * L); }
-  Pack<T> fetch(const S* row, int k) const {
-    return 2 * (k + 1) <= N ? load(row + k * L) : load(row + k * L, part(k));
-  }
-
-  ShortTile(int64_t width, const T* theta, T* target) : d(width), gradient(target), lines(width) {
+  ShortTile(int64_t width, const T* theta, T* target)
+      : d(width), gradient(target), lines(width), packs(width) {
     for (int k = 0; k < N; ++k) {
-      w[k] = load(theta + k * L, part(k));
+      w[k] = packs.fetch(theta, k);
       for (int c = 0; c < chains; ++c) sums[c][k] = Pack<T>{};
     }
   }
@@ -465,7 +485,7 @@ struct ShortTile {
       for (int q = 0; q < some; ++q) {
         if (Fetch && interleaved<R>) lines.to_first_level(soon[r + q]);
         if (early && interleaved<R>) lines.to_second_level(upcoming[r + q]);
-        for (int k = 0; k < N; ++k) dots[q] = multiply_add(fetch(x[r + q], k), w[k], dots[q]);
+        for (int k = 0; k < N; ++k) dots[q] = multiply_add(packs.fetch(x[r + q], k), w[k], dots[q]);
       }
       if (some == 4)
         sum_four(dots, margin + r);
@@ -479,15 +499,15 @@ struct ShortTile {
     for (int r = 0; r < R; ++r) {
       if (!early) lines.to_second_level(upcoming[r]);
       for (int k = 0; k < N; ++k)
-        sums[r % chains][k] = multiply_add(all(slope[r]), fetch(x[r], k), sums[r % chains][k]);
+        sums[r % chains][k] =
+            multiply_add(all(slope[r]), packs.fetch(x[r], k), sums[r % chains][k]);
     }
   }
 
   void finish() {
-    for (int k = 0; k < N; ++k) {
+    for (int k = 0; k < N; ++k)
       for (int c = 1; c < chains; ++c) sums[0][k] += sums[c][k];
-      store(gradient + k * L, sums[0][k]);
-    }
+    packs.put(sums[0], gradient);
   }
 };
 
@@ -901,6 +921,7 @@ void mix(const Pattern<I>& pattern, int64_t start, int64_t stop, I* __restrict o
 template <class S, class T = Scalar<S>>
 T sum_rows(const S* X, int64_t d, const Rows& rows, int64_t ahead, int64_t near) {
   constexpr int L = lanes<T>;
+  const Tail<T> tail(d);
   Pack<T> sums[4] = {};
   for (int64_t s = 0; s < rows.count; ++s) {
     const S* x = X + rows[s] * d;
@@ -910,7 +931,7 @@ T sum_rows(const S* X, int64_t d, const Rows& rows, int64_t ahead, int64_t near)
     for (; j + 4 * L <= d; j += 4 * L)
       for (int k = 0; k < 4; ++k) sums[k] += load(x + j + k * L);
     for (; j + L <= d; j += L) sums[0] += load(x + j);
-    if (j < d) sums[1] += load(x + j, First<T>(d - j));
+    if (j < d) sums[1] += load(x + tail.at, tail.part);
   }
   return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }

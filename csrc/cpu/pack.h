@@ -80,35 +80,37 @@ inline void check_readable(const S* p, int count) {
 
 #if defined(__AVX512F__)
 
-// The first n lanes of a pack, 0 <= n <= lanes.
+// The lanes low <= l < high of a pack; memory is read for these alone.
 template <class T>
-struct First {
+struct Lanes {
   uint32_t mask;
-  explicit First(int64_t n) : mask((uint32_t(1) << clamp_lanes<T>(n)) - 1) {}
+  explicit Lanes(int64_t low = 0, int64_t high = 0)
+      : mask((uint32_t(1) << clamp_lanes<T>(high)) - (uint32_t(1) << clamp_lanes<T>(low))) {}
+  int low() const { return mask ? __builtin_ctz(mask) : 0; }
   int count() const { return __builtin_popcount(mask); }
 };
-inline Pack<float> load(const float* p, First<float> f) {
-  check_readable(p, f.count());
+inline Pack<float> load(const float* p, Lanes<float> f) {
+  check_readable(p + f.low(), f.count());
   return (Pack<float>)_mm512_maskz_loadu_ps(__mmask16(f.mask), p);
 }
-inline Pack<double> load(const double* p, First<double> f) {
-  check_readable(p, f.count());
+inline Pack<double> load(const double* p, Lanes<double> f) {
+  check_readable(p + f.low(), f.count());
   return (Pack<double>)_mm512_maskz_loadu_pd(__mmask8(f.mask), p);
 }
 inline Pack<float> load(const bfloat16* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
   return (Pack<float>)_mm512_slli_epi32(wide, 16);
 }
-inline Pack<float> load(const bfloat16* p, First<float> f) {
-  check_readable(p, f.count());
+inline Pack<float> load(const bfloat16* p, Lanes<float> f) {
+  check_readable(p + f.low(), f.count());
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(f.mask), p));
   return (Pack<float>)_mm512_slli_epi32(wide, 16);
 }
 inline Pack<float> load(const float16* p) {
   return (Pack<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p));
 }
-inline Pack<float> load(const float16* p, First<float> f) {
-  check_readable(p, f.count());
+inline Pack<float> load(const float16* p, Lanes<float> f) {
+  check_readable(p + f.low(), f.count());
   return (Pack<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_maskz_loadu_epi16(__mmask16(f.mask), p));
 }
 inline Pack<float> multiply_add(Pack<float> a, Pack<float> b, Pack<float> c) {
@@ -133,23 +135,28 @@ inline void sum_four(const Pack<float>* v, float* out) {
 #elif defined(__AVX2__)
 
 template <class T>
-struct First {
-  int count;
+struct Lanes {
+  int begin, end;
   __m256i mask;
-  explicit First(int64_t n) : count(clamp_lanes<T>(n)) {
-    if (sizeof(T) == 4)
-      mask =
-          _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    else
-      mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+  explicit Lanes(int64_t low = 0, int64_t high = 0)
+      : begin(clamp_lanes<T>(low)), end(clamp_lanes<T>(high)) {
+    if (sizeof(T) == 4) {
+      const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      mask = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(begin), lane),
+                                 _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
+    } else {
+      const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+      mask = _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_set1_epi64x(begin), lane),
+                                 _mm256_cmpgt_epi64(_mm256_set1_epi64x(end), lane));
+    }
   }
 };
-inline Pack<float> load(const float* p, First<float> f) {
-  check_readable(p, f.count);
+inline Pack<float> load(const float* p, Lanes<float> f) {
+  check_readable(p + f.begin, f.end - f.begin);
   return (Pack<float>)_mm256_maskload_ps(p, f.mask);
 }
-inline Pack<double> load(const double* p, First<double> f) {
-  check_readable(p, f.count);
+inline Pack<double> load(const double* p, Lanes<double> f) {
+  check_readable(p + f.begin, f.end - f.begin);
   return (Pack<double>)_mm256_maskload_pd(p, f.mask);
 }
 inline Pack<float> load(const bfloat16* p) {
@@ -184,20 +191,21 @@ inline void sum_four(const Pack<float>* v, float* out) {
 #else
 
 template <class T>
-struct First {
-  int count;
-  explicit First(int64_t n) : count(clamp_lanes<T>(n)) {}
+struct Lanes {
+  int begin, end;
+  explicit Lanes(int64_t low = 0, int64_t high = 0)
+      : begin(clamp_lanes<T>(low)), end(clamp_lanes<T>(high)) {}
 };
 template <class T>
-inline Pack<T> load_partial(const T* p, int count) {
-  if (count == lanes<T>) return load(p);
+inline Pack<T> load_partial(const T* p, Lanes<T> f) {
+  if (f.begin == 0 && f.end == lanes<T>) return load(p);
   Pack<T> v{};
-  for (int k = 0; k < lanes<T> - 1; ++k)
-    if (k < count) v[k] = p[k];
+  for (int k = 0; k < lanes<T>; ++k)
+    if (k >= f.begin && k < f.end) v[k] = p[k];
   return v;
 }
-inline Pack<float> load(const float* p, First<float> f) { return load_partial(p, f.count); }
-inline Pack<double> load(const double* p, First<double> f) { return load_partial(p, f.count); }
+inline Pack<float> load(const float* p, Lanes<float> f) { return load_partial(p, f); }
+inline Pack<double> load(const double* p, Lanes<double> f) { return load_partial(p, f); }
 inline Pack<float> load(const bfloat16* p) {
   return Pack<float>{value(p[0]), value(p[1]), value(p[2]), value(p[3])};
 }
@@ -219,14 +227,14 @@ inline void sum_four(const Pack<float>* v, float* out) {
 #if !defined(__AVX512F__)
 // No masked loads of 16-bit numbers here: lane by lane.
 template <class S>
-inline Pack<float> load_narrow(const S* p, int count) {
+inline Pack<float> load_narrow(const S* p, Lanes<float> f) {
   Pack<float> v{};
   for (int k = 0; k < lanes<float>; ++k)
-    if (k < count) v[k] = value(p[k]);
+    if (k >= f.begin && k < f.end) v[k] = value(p[k]);
   return v;
 }
-inline Pack<float> load(const bfloat16* p, First<float> f) { return load_narrow(p, f.count); }
-inline Pack<float> load(const float16* p, First<float> f) { return load_narrow(p, f.count); }
+inline Pack<float> load(const bfloat16* p, Lanes<float> f) { return load_narrow(p, f); }
+inline Pack<float> load(const float16* p, Lanes<float> f) { return load_narrow(p, f); }
 #endif
 
 inline void sum_four(const Pack<double>* v, double* out) {
@@ -254,7 +262,7 @@ inline int64_t keep_beyond(uint32_t n, int64_t count, uint32_t* x, int32_t* plac
   for (int64_t k = 0; k < count; k += 16) {
     const __m512i number = _mm512_loadu_si512(x + k), where = _mm512_loadu_si512(place + k);
     const __mmask16 beyond =
-        _mm512_mask_cmpge_epu32_mask(__mmask16(First<float>(count - k).mask), number, least);
+        _mm512_mask_cmpge_epu32_mask(__mmask16(Lanes<float>(0, count - k).mask), number, least);
     _mm512_storeu_si512(x + kept, _mm512_maskz_compress_epi32(beyond, number));
     _mm512_storeu_si512(place + kept, _mm512_maskz_compress_epi32(beyond, where));
     kept += __builtin_popcount(beyond);
@@ -262,6 +270,18 @@ inline int64_t keep_beyond(uint32_t n, int64_t count, uint32_t* x, int32_t* plac
   return kept;
 }
 #endif
+
+// What a row of d columns has beyond whole packs: the last lanes of the pack that ends where the
+// row does. A masked load also waits for the lines of lanes that it leaves out; this one touches
+// none on which there is nothing of the row. A row shorter than a pack has the first lanes of one.
+template <class T>
+struct Tail {
+  int64_t begin;  // the tail's first column
+  int64_t at;     // the pack's
+  Lanes<T> part;
+  explicit Tail(int64_t d)
+      : begin(d - d % lanes<T>), at(d < lanes<T> ? 0 : d - lanes<T>), part(begin - at, d - at) {}
+};
 
 }  // namespace SCHUSS_ISA
 }  // namespace schuss
