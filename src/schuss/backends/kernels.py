@@ -99,7 +99,7 @@ def _widen_half(x):  # type: ignore[no-untyped-def]
 
 # ---- Prefetching ---------------------------------------------------------------------------------
 
-LINE = 64  # bytes
+LINE, ALIGNED = 64, 16  # bytes of a line, and what most rows begin at a multiple of
 CHUNK = 16  # rows that are asked for together
 AHEAD_BYTES, MOST_AHEAD = 16384, 24  # how far ahead, the latter in rows
 FETCHED_BYTES = 512  # rows up to this length are fetched into the first-level cache
@@ -147,6 +147,7 @@ def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
     """
     X, rows = data.X, visit.rows
     d, line = X.shape[1], LINE // X.itemsize
+    aligned = ALIGNED // X.itemsize  # what lies closer to the last number is on its line
     if rows.size == 0 or (visit.asked.size == 0 and rows[-1] - rows[0] == visit.n_rows - 1):
         return
     ahead = min(max(CHUNK, AHEAD_BYTES // (d * X.itemsize + 1)), MOST_AHEAD)
@@ -158,7 +159,7 @@ def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
         else:
             break
         place, last = i * d, (i + 1) * d - 1  # without a view, whose references would be counted
-        while place < last:  # a range with a step would divide
+        while place <= last - aligned:  # a range with a step would divide
             to_second_level(X, place)
             place += line
         to_second_level(X, last)
@@ -167,7 +168,7 @@ def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
         for s in range(begin, end):
             i = np.int64(rows[s])
             place, last = i * d, (i + 1) * d - 1
-            while place < last:
+            while place <= last - aligned:
                 to_first_level(X, place)
                 place += line
             to_first_level(X, last)
