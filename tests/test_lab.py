@@ -422,7 +422,8 @@ def test_the_table_of_bars(tmp_path, monkeypatch):
     run("--load", "bars.json", "--report")
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "best CPU peer" in text and "best CPU peer" in (tmp_path / "docs/lab.rst").read_text()
+    assert "| 20 | 32 |" in text and "fastest other" in text
+    assert "best CPU peer" in (tmp_path / "docs/lab.rst").read_text()
 
 
 def test_first_fit_in_a_process_of_its_own():
