@@ -81,7 +81,6 @@ function show(k) {
     Plotly.newPlot(name + k, FIGURES[k][name].data, FIGURES[k][name].layout,
                    {responsive: true, displayModeBar: false});
 }
-show(0);
 """
 
 
@@ -89,6 +88,7 @@ def page(record: Record) -> str:
     """The page as text."""
     settings = settings_of(record.cells)
     panels = [[c for c in record.curves() if c.cells[0].setting == setting] for setting in settings]
+    fullest = max(range(len(panels)), key=lambda k: sum(len(c.cells) for c in panels[k]))
     colours = _colours(record)
     figures = [
         {"speed": speed_figure(record, curves, colours), "time": time_figure(curves, colours)}
@@ -120,7 +120,7 @@ def page(record: Record) -> str:
 {_ceilings(record)}
 {_machine(record)}
 </main>
-<script>const FIGURES = {data};{SCRIPT}</script>
+<script>const FIGURES = {data};{SCRIPT}show({fullest});</script>
 </body>
 </html>
 """
