@@ -51,9 +51,6 @@ inline bool fetched(const Rows& rows, int64_t d) {
   return (rows.narrow || rows.wide) && d * int64_t(sizeof(S)) <= fetched_bytes;
 }
 
-// Inlined at once: g++ drops calls of a function that does nothing but prefetch.
-#define SCHUSS_INLINE inline __attribute__((always_inline))
-
 // Into the second-level cache: far more lines can be on their way there than to the first.
 SCHUSS_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 

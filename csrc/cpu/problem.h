@@ -46,6 +46,11 @@ struct Problem {
   bool fit_intercept;
 };
 
+// Inlined at once, also because g++ drops calls of a function that does nothing but prefetch. What
+// stands here, outside the namespaces of the instruction sets, must not be left as a function: the
+// linker would keep one set's for all.
+#define SCHUSS_INLINE inline __attribute__((always_inline))
+
 // Which rows to visit, in order: 32-bit or 64-bit indices, or the range that begins at start. The
 // first `count` are worked on; those up to `sight` follow them and may be prefetched. A member of a
 // crew that comes to place `end` goes on `skip` places further.
@@ -55,16 +60,20 @@ struct Rows {
   int64_t start, count, sight;
   const int32_t* asked = nullptr;  // for each place the row to ask memory for; null: one ahead
   int64_t end = INT64_MAX, skip = 0;
-  int64_t operator[](int64_t k) const { return narrow ? narrow[k] : wide ? wide[k] : start + k; }
+  SCHUSS_INLINE int64_t operator[](int64_t k) const {
+    return narrow ? narrow[k] : wide ? wide[k] : start + k;
+  }
 
   // The row so many places ahead; where there is none, the one at place k.
-  int64_t ahead(int64_t k, int64_t places) const {
+  SCHUSS_INLINE int64_t ahead(int64_t k, int64_t places) const {
     const int64_t place = k + places + (k + places < end ? 0 : skip);
     return (*this)[place < sight ? place : k];
   }
 
   // The row to ask memory for while the one at place k is worked on.
-  int64_t upcoming(int64_t k, int64_t places) const { return asked ? asked[k] : ahead(k, places); }
+  SCHUSS_INLINE int64_t upcoming(int64_t k, int64_t places) const {
+    return asked ? asked[k] : ahead(k, places);
+  }
 };
 
 // The parameters and what the rule remembers of them. theta is (d + 1,), the intercept last.
