@@ -276,7 +276,7 @@ struct LongRows {
   void settle(const Pending<T>& pending) {
     advance(x, nullptr, x, pending);
     for (int64_t j = 0; j < tail.begin; ++j) theta[j] = w[j];
-    for (int64_t j = tail.begin; j < d; ++j) theta[j] = w[tail.begin + j - tail.at];
+    for (int64_t j = tail.begin; j < d; ++j) theta[j] = w[tail.place(j)];
   }
 };
 
@@ -438,7 +438,7 @@ struct LongTile {
 
   void finish() {
     const Tail<T> tail(d);
-    for (int64_t j = tail.begin; j < d; ++j) gradient[j] = gradient[tail.begin + j - tail.at];
+    for (int64_t j = tail.begin; j < d; ++j) gradient[j] = gradient[tail.place(j)];
   }
 };
 

@@ -281,6 +281,9 @@ struct Tail {
   Lanes<T> part;
   explicit Tail(int64_t d)
       : begin(d - d % lanes<T>), at(d < lanes<T> ? 0 : d - lanes<T>), part(begin - at, d - at) {}
+
+  // Where its column j is found in memory that holds the tail's pack behind the whole ones.
+  int64_t place(int64_t j) const { return begin + j - at; }
 };
 
 }  // namespace SCHUSS_ISA

@@ -199,14 +199,19 @@ class CompiledBackend:
             return self.kernels.sparse
         return self.kernels if n_outputs == 1 else self.kernels.outputs
 
+    @property
+    def _most_threads(self) -> int:
+        """Threads that may share a step."""
+        return self.threads if self.kernels.threaded else 1
+
     def crew(self, rows: int, width: int) -> int:
         """Threads that pay for a step over ``rows`` rows."""
         useful = min(rows // (2 * TILE_ROWS), rows * width // ELEMENTS_PER_THREAD)
-        return max(1, min(self.threads if self.kernels.threaded else 1, useful))
+        return max(1, min(self._most_threads, useful))
 
     def _places_crew(self, count: int) -> int:
         """Threads that pay for the making of ``count`` indices."""
-        return self.threads if self.kernels.threaded and count >= THREADED_PLACES else 1
+        return self._most_threads if count >= THREADED_PLACES else 1
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps on ``state``."""

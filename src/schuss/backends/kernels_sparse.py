@@ -39,7 +39,7 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
 BEGINS_AHEAD, ENTRIES_AHEAD = 24, 8
 LINE = KERNELS.LINE
 
-prefetch = KERNELS.prefetch_into(1)
+prefetch = KERNELS.to_first_level
 
 
 @njit(**FAST, forceinline=True)
