@@ -76,15 +76,9 @@ T* optional_target(py::array& array, int64_t size, const char* name) {
   return array.size() == 0 ? nullptr : target<T>(array, size, name);
 }
 
-// Indices, a pair (start, count) for a range, or a pair of indices: rows, and what to ask for.
+// Indices, or a pair (start, count) for a range.
 inline Rows rows_of(const py::object& rows) {
   if (py::isinstance<py::tuple>(rows)) {
-    const auto pair = rows.cast<py::tuple>();
-    if (pair.size() == 2 && py::isinstance<py::array>(pair[0])) {
-      Rows route = rows_of(pair[0]);
-      route.asked = view<int32_t>(pair[1].cast<py::array>(), route.count, "upcoming");
-      return route;
-    }
     const auto range = rows.cast<std::pair<int64_t, int64_t>>();
     return {nullptr, nullptr, range.first, range.second, range.second};
   }

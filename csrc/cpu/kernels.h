@@ -36,11 +36,11 @@ inline T dot(const S* x, const T* w, int64_t d) {
 }
 
 // Rows ahead to ask memory for: some 16 KiB, at least 8 rows to cover the memory's latency, and at
-// most 24, beyond which nothing is gained.
+// most 96, beyond which nothing is gained.
 template <class S>
 inline int64_t prefetch_distance(int64_t d) {
   const int64_t rows = 16384 / (d * int64_t(sizeof(S)) + 1);
-  return rows < 8 ? 8 : rows > 24 ? 24 : rows;
+  return rows < 8 ? 8 : rows > 96 ? 96 : rows;
 }
 
 // Rows ahead to fetch into the first-level cache, when they have come to the second; of rows
@@ -72,8 +72,8 @@ SCHUSS_INLINE void fetch_row(const S* row, int64_t d) {
 // The label and the weight of a row to come.
 template <class P>
 SCHUSS_INLINE void prefetch_label(const P& problem, int64_t i) {
-  prefetch(problem.y + i);
-  if (problem.weight) prefetch(problem.weight + i);
+  __builtin_prefetch(problem.y + i);
+  if (problem.weight) __builtin_prefetch(problem.weight + i);
 }
 
 // The lines of a row of at most N packs. Where these are few, they are asked for without a branch
@@ -116,20 +116,17 @@ SCHUSS_INLINE void take_ahead(const Rows& rows, int64_t s, int64_t ahead, int64_
   else
     for (int r = 0; r < R; ++r) row[r] = rows.ahead(s + r, ahead);
 }
-template <int R>
-SCHUSS_INLINE void take_upcoming(const Rows& rows, int64_t s, int64_t ahead, int64_t* row) {
-  if (rows.asked)
-    for (int r = 0; r < R; ++r) row[r] = rows.asked[s + r];
-  else
-    take_ahead<R>(rows, s, ahead, row);
-}
 
 // Adds one sample's weighted loss to `total` and returns its weighted slope.
 template <class P, class Loss, class T>
 inline T weigh(const P& problem, const Loss& loss, int64_t i, T margin, double& total) {
-  const T weight = problem.weight ? problem.weight[i] : T(1);
-  total += double(weight * loss.value(margin, problem.y[i]));
-  return weight * loss.slope(margin, problem.y[i]);
+  const T value = loss.value(margin, problem.y[i]), slope = loss.slope(margin, problem.y[i]);
+  if (!problem.weight) {
+    total += double(value);
+    return slope;
+  }
+  total += double(problem.weight[i] * value);
+  return problem.weight[i] * slope;
 }
 
 // Columns low <= j < high of the `averaged`-th iterate into the running mean, in float64: the mean
@@ -150,12 +147,12 @@ inline void add_to_average(double* average, const T* theta, int64_t averaged, in
 // The update that a row has caused and the weights have not seen yet.
 template <class T>
 struct Pending {
-  T keep = 1, step = 0, amount = 0;  // w <- soften(keep * w - step * x, amount)
+  T keep = 1, step = 0, amount = 0;  // w <- soften(keep * w + step * x, amount)
 };
 
 template <class T>
-inline Pack<T> advance_pack(Pack<T> w, Pack<T> x, Pack<T> keep, Pack<T> minus_step) {
-  return multiply_add(minus_step, x, keep * w);
+inline Pack<T> advance_pack(Pack<T> w, Pack<T> x, Pack<T> keep, Pack<T> step) {
+  return multiply_add(step, x, keep * w);
 }
 
 // The packs of a row of at most N, of which at least half are whole. Behind the whole ones stands
@@ -203,16 +200,17 @@ struct ShortRows {
     }
   }
 
-  // The chain from row to row runs through here: its latency is kept short.
-  T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& p) {
+  // The margin with the weights as they are after `p`. The chain from row to row runs through here:
+  // its latency is kept short, by b as a start of the sum as well.
+  T advance(const S* next, const S* soon, const S* upcoming, T b, const Pending<T>& p) {
     lines.to_second_level(upcoming);
     if (soon) lines.to_first_level(soon);
-    const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
+    const Pack<T> keep = all(p.keep), step = all(p.step);
     constexpr int chains = N < 4 ? N : 4;
-    Pack<T> sums[chains] = {};
+    Pack<T> sums[chains] = {Pack<T>{b}};
     for (int k = 0; k < N; ++k) {
       const Pack<T> row = packs.fetch(next, k);
-      w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
+      w[k] = advance_pack<T>(w[k], x[k], keep, step);
       sums[k % chains] = multiply_add(w[k], row, sums[k % chains]);
       x[k] = row;
     }
@@ -221,8 +219,8 @@ struct ShortRows {
   }
 
   void settle(const Pending<T>& p) {
-    const Pack<T> keep = all(p.keep), minus_step = all(-p.step);
-    for (int k = 0; k < N; ++k) w[k] = advance_pack<T>(w[k], x[k], keep, minus_step);
+    const Pack<T> keep = all(p.keep), step = all(p.step);
+    for (int k = 0; k < N; ++k) w[k] = advance_pack<T>(w[k], x[k], keep, step);
     T number[N * L];
     packs.put(w, number);
     for (int64_t j = 0; j < d; ++j) theta[j] = number[j];
@@ -254,10 +252,10 @@ struct LongRows {
     sums = multiply_add(v, next, sums);
   }
 
-  T advance(const S* next, const S* soon, const S* upcoming, const Pending<T>& pending) {
+  T advance(const S* next, const S* soon, const S* upcoming, T b, const Pending<T>& pending) {
     if (soon) fetch_row(soon, d);
-    const Pack<T> p[3] = {all(pending.keep), all(-pending.step), all(pending.amount)};
-    Pack<T> sums[4] = {};
+    const Pack<T> p[3] = {all(pending.keep), all(pending.step), all(pending.amount)};
+    Pack<T> sums[4] = {Pack<T>{b}};
     int64_t j = 0;
     for (; j + 4 * L <= d; j += 4 * L) {
       for (int k = 0; k < 4; ++k) {
@@ -268,13 +266,14 @@ struct LongRows {
     prefetch_row(upcoming + j, d - j);
     for (; j + L <= d; j += L) one_pack(w + j, load(x + j), load(next + j), p, sums[0]);
     if (j < d)
-      one_pack(w + j, load(x + tail.at, tail.part), load(next + tail.at, tail.part), p, sums[1]);
+      one_pack(w + j, load(x + tail.at, tail.part), load(next + tail.at, tail.part), p,
+               j ? sums[1] : sums[0]);  // a lone pack adds up as in ShortRows
     x = next;
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
   }
 
   void settle(const Pending<T>& pending) {
-    advance(x, nullptr, x, pending);
+    advance(x, nullptr, x, 0, pending);
     for (int64_t j = 0; j < tail.begin; ++j) theta[j] = w[j];
     for (int64_t j = tail.begin; j < d; ++j) theta[j] = w[tail.place(j)];
   }
@@ -293,14 +292,15 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
   double total = 0, norm = 0;
   const S* x = nullptr;
   for (int64_t s = 0; s < rows.count; ++s) {
-    const int64_t i = rows[s], k = rows.upcoming(s, ahead);
+    const int64_t i = rows[s], k = rows.ahead(s, ahead);
     x = problem.X + i * d;
     prefetch_label(problem, k);
     const S* soon = fetch ? problem.X + rows.ahead(s, fetch_distance) * d : nullptr;
-    slope = weigh(problem, loss, i, hand.advance(x, soon, problem.X + k * d, pending) + b, total);
+    const T margin = hand.advance(x, soon, problem.X + k * d, b, pending);
+    slope = weigh(problem, loss, i, margin, total);
     const double rate = update.constants[s * update.stride];
-    pending = {T(1 - rate * update.l2), T(rate) * slope, T(rate * update.l1)};
-    if (problem.fit_intercept) b -= pending.step;
+    pending = {T(1 - rate * update.l2), T(-rate) * slope, T(rate * update.l1)};
+    if (problem.fit_intercept) b += pending.step;
     if (state.average && s + 1 < rows.count) {
       hand.settle(pending);
       pending = {};
@@ -553,7 +553,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
   // A group's rows are worked on together; rows of two lines come soon enough all the same.
   const bool further = tile.grouped() && d * int64_t(sizeof(S)) > 128;
   const int64_t ahead = prefetch_distance<S>(d) + (further ? group_rows : 0);
-  const bool may_fetch = fetched<S>(rows, d) && !rows.asked;
+  const bool may_fetch = fetched<S>(rows, d);
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
@@ -562,7 +562,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
     const S *x[R], *soon[R], *upcoming[R];
     T margin[R], y[R], weight[R], value[R], slope[R];
     take<R>(rows, s, row);
-    take_upcoming<R>(rows, s, ahead, next);
+    take_ahead<R>(rows, s, ahead, next);
     bool fetch = false;
     if (may_fetch) {
       take_ahead<R>(rows, s, fetch_distance, near);
@@ -574,7 +574,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
       x[r] = problem.X + row[r] * d;
       upcoming[r] = problem.X + next[r] * d;
       y[r] = problem.y[row[r]];
-      prefetch(problem.y + next[r]);
+      __builtin_prefetch(problem.y + next[r]);
     }
     if (fetch)
       tile.template margins_of<R, true>(x, soon, upcoming, margin);
@@ -585,7 +585,7 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
     if (problem.weight) {
       for (int r = 0; r < R; ++r) {
         weight[r] = problem.weight[row[r]];
-        prefetch(problem.weight + next[r]);
+        __builtin_prefetch(problem.weight + next[r]);
       }
       for (int r = 0; r < R; ++r) value[r] *= weight[r];
       for (int r = 0; r < R; ++r) slope[r] *= weight[r];
@@ -795,11 +795,8 @@ Outcome descend_batches(const RowKernels<S>& kernels, const VectorKernels<T>& ve
   for (int64_t begin = 0, step = 0; begin < rows.count; begin += batch_size, ++step) {
     const int64_t count = smaller(batch_size, rows.count - begin);
     const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
-                     rows.wide ? rows.wide + begin : nullptr,
-                     rows.start + begin,
-                     count,
-                     rows.sight - begin,
-                     rows.asked ? rows.asked + begin : nullptr};
+                     rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
+                     rows.sight - begin};
     const int64_t tiles = (count + tile_rows - 1) / tile_rows;
     const T* tile = tiles == 1 ? scratch.partial : nullptr;
     if (!tile)

@@ -45,7 +45,7 @@ __attribute__((always_inline)) inline void prefetch(const OutputProblem<T>& prob
                                                     const Rows& rows, int64_t s) {
   const int64_t bytes = problem.d * int64_t(sizeof(T));
   const int64_t ahead = smaller<int64_t>(16, 1 + 16384 / bytes);
-  const int64_t i = rows.upcoming(s, ahead);
+  const int64_t i = rows.ahead(s, ahead);
   const char* row = reinterpret_cast<const char*>(problem.X + i * problem.d);
   for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(row + k);
   const char* label = reinterpret_cast<const char*>(problem.y + i * problem.y_stride);
@@ -366,11 +366,8 @@ Outcome descend_batches(const OutputKernels<T>& kernels, int loss, int rule,
     const int64_t count = smaller(batch_size, rows.count - begin);
     const bool last = begin + count == rows.count, single = count <= tile_rows;
     const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
-                     rows.wide ? rows.wide + begin : nullptr,
-                     rows.start + begin,
-                     count,
-                     rows.count - begin,
-                     rows.asked ? rows.asked + begin : nullptr};
+                     rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
+                     rows.count - begin};
     if (single) {  // one tile: rank 0 has it to itself, and no total is formed
       if (crew.rank == 0)
         summed += tile_gradient(kernels.weigh[loss], problem, batch, 0, count, state.theta,

@@ -58,7 +58,6 @@ struct Rows {
   const int32_t* narrow;
   const int64_t* wide;
   int64_t start, count, sight;
-  const int32_t* asked = nullptr;  // for each place the row to ask memory for; null: one ahead
   int64_t end = INT64_MAX, skip = 0;
   SCHUSS_INLINE int64_t operator[](int64_t k) const {
     return narrow ? narrow[k] : wide ? wide[k] : start + k;
@@ -68,11 +67,6 @@ struct Rows {
   SCHUSS_INLINE int64_t ahead(int64_t k, int64_t places) const {
     const int64_t place = k + places + (k + places < end ? 0 : skip);
     return (*this)[place < sight ? place : k];
-  }
-
-  // The row to ask memory for while the one at place k is worked on.
-  SCHUSS_INLINE int64_t upcoming(int64_t k, int64_t places) const {
-    return asked ? asked[k] : ahead(k, places);
   }
 };
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from schuss.backends.compiled import CompiledBackend, work_per_row
-from schuss.backends.protocol import Route, Rows, Segment, State, coef_and_intercept
+from schuss.backends.protocol import Rows, Segment, State, coef_and_intercept
 from schuss.data.checkpoint import Checkpoint, Clock, same_run
 from schuss.data.order import Visits
 from schuss.errors import (
@@ -60,15 +60,12 @@ class Stopper:
 def visited(
     visits: Visits, epoch: int, start: int, stop: int, among: np.ndarray | None = None
 ) -> Rows:
-    """Rows at positions start <= p < stop of an epoch, with those to be fetched meanwhile.
+    """Rows at positions start <= p < stop of an epoch.
 
     ``among`` says where the training rows stand in X; None: they are all of them.
     """
-    functions = [visits.indices] + ([visits.upcoming] if visits.upcoming else [])
-    found = [rows_at(epoch, start, stop) for rows_at in functions]
-    if among is not None:
-        found = [among[rows] for rows in found]
-    return Route(*found) if visits.upcoming else found[0]
+    rows = visits.indices(epoch, start, stop)
+    return rows if among is None else among[rows]
 
 
 class Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -257,7 +256,7 @@ def minimize(
     plan = Plan(
         backend=engine,  # type: ignore[arg-type]
         problem=Problem(size, size[0, :1], None, losses.squared_error()),
-        visits=dataclasses.replace(visits_of(the_order, facts), upcoming=None),
+        visits=visits_of(the_order, facts),
         train_rows=None,
         epoch_rows=epoch_rows,
         step_rows=step_rows,

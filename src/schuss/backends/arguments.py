@@ -84,13 +84,9 @@ class SparseData(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """Which rows, in order: indices, or the range from ``start`` where ``rows`` is empty.
-
-    ``asked``, where it is not empty, are the rows to be fetched meanwhile.
-    """
+    """Which rows, in order: indices, or the range from ``start`` where ``rows`` is empty."""
 
     rows: np.ndarray
-    asked: np.ndarray
     start: int
     n_rows: int
 

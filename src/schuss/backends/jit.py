@@ -23,7 +23,7 @@ from schuss.backends.arguments import (
     Visit,
 )
 from schuss.backends.compiled import Memory, Objective, Steps
-from schuss.backends.protocol import TILE_ROWS, Route, Rows
+from schuss.backends.protocol import TILE_ROWS, Rows
 from schuss.errors import InvalidArgument
 from schuss.formulas import bijection, penalties
 from schuss.formulas.losses import LOSSES, VECTOR_LOSSES, Loss, VectorLoss, _Custom
@@ -151,12 +151,9 @@ class JitKernels:
 
     @staticmethod
     def _visit(rows: Rows) -> Visit:
-        nothing = _read_only(np.empty(0, np.int32))
         if isinstance(rows, tuple):
-            return Visit(nothing, nothing, *rows)
-        if isinstance(rows, Route):
-            return Visit(_read_only(rows.rows), _read_only(rows.upcoming), 0, int(rows.rows.size))
-        return Visit(_read_only(rows), nothing, 0, int(rows.size))
+            return Visit(_read_only(np.empty(0, np.int32)), *rows)
+        return Visit(_read_only(rows), 0, int(rows.size))
 
     @staticmethod
     def _rule(rule: Rule) -> int:

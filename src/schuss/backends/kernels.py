@@ -139,7 +139,7 @@ def row_of(visit, s):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
-    """While places begin <= s < end are worked on, ask for the rows that the route names, or later.
+    """While places begin <= s < end are worked on, ask for rows to come.
 
     Short rows that were asked for before and are worked on now are fetched into the first-level
     cache. Rows in the order of memory are left to the processor, which is quicker at it. A function
@@ -148,23 +148,18 @@ def look_ahead(data, visit, begin, end):  # type: ignore[no-untyped-def]
     X, rows = data.X, visit.rows
     d, line = X.shape[1], LINE // X.itemsize
     aligned = ALIGNED // X.itemsize  # what lies closer to the last number is on its line
-    if rows.size == 0 or (visit.asked.size == 0 and rows[-1] - rows[0] == visit.n_rows - 1):
+    if rows.size == 0 or rows[-1] - rows[0] == visit.n_rows - 1:
         return
     ahead = min(max(CHUNK, AHEAD_BYTES // (d * X.itemsize + 1)), MOST_AHEAD)
-    for s in range(begin, end):
-        if visit.asked.size:
-            i = np.int64(visit.asked[s])
-        elif s + ahead < visit.n_rows:
-            i = np.int64(rows[s + ahead])
-        else:
-            break
+    for s in range(begin + ahead, min(end + ahead, visit.n_rows)):
+        i = np.int64(rows[s])
         place, last = i * d, (i + 1) * d - 1  # without a view, whose references would be counted
         while place <= last - aligned:  # a range with a step would divide
             to_second_level(X, place)
             place += line
         to_second_level(X, last)
         to_second_level(data.y, i)
-    if visit.asked.size == 0 and d * X.itemsize <= FETCHED_BYTES:
+    if d * X.itemsize <= FETCHED_BYTES:
         for s in range(begin, end):
             i = np.int64(rows[s])
             place, last = i * d, (i + 1) * d - 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from schuss import _native
 from schuss.backends.compiled import Memory, Objective, Steps
-from schuss.backends.protocol import Route, Rows
+from schuss.backends.protocol import Rows
 from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
 
@@ -65,11 +65,6 @@ class NativeKernels:
         return X.view(np.uint16) if X.itemsize == 2 else X
 
     @staticmethod
-    def _visit(rows: Rows) -> Any:
-        """A route goes to the extension as a pair of arrays."""
-        return (rows.rows, rows.upcoming) if isinstance(rows, Route) else rows
-
-    @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
         return getattr(_native, f"{name}_{dtype.name}")
 
@@ -78,7 +73,7 @@ class NativeKernels:
     ) -> tuple[float, float, int]:
         parameters = self._parameters(memory)
         verb = self._verb("descend_samples", objective.X.dtype)
-        loss, norm = verb(self._data(objective), self._visit(rows), self._steps(steps), parameters)
+        loss, norm = verb(self._data(objective), rows, self._steps(steps), parameters)
         return loss, norm, parameters.averaged
 
     def descend_batches(
@@ -93,7 +88,7 @@ class NativeKernels:
         parameters = self._parameters(memory)
         loss, norm = self._verb("descend_batches", objective.X.dtype)(
             self._data(objective),
-            self._visit(rows),
+            rows,
             batch_size,
             self._rules[steps.rule.formula],
             self._steps(steps),
@@ -111,7 +106,7 @@ class NativeKernels:
         threads: int,
     ) -> float:
         verb = self._verb("add_gradient", objective.X.dtype)
-        loss: float = verb(self._data(objective), self._visit(rows), theta, total, threads)
+        loss: float = verb(self._data(objective), rows, theta, total, threads)
         return loss
 
     def finish_step(
@@ -133,13 +128,11 @@ class NativeKernels:
         self, objective: Objective, rows: Rows, theta: np.ndarray, gradient: np.ndarray
     ) -> tuple[float, float]:
         verb = self._verb("variance", objective.X.dtype)
-        result: tuple[float, float] = verb(
-            self._data(objective), self._visit(rows), theta, gradient
-        )
+        result: tuple[float, float] = verb(self._data(objective), rows, theta, gradient)
         return result
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._verb("margin", X.dtype)(self._bits(X), self._visit(rows), theta, out)
+        self._verb("margin", X.dtype)(self._bits(X), rows, theta, out)
 
     def apply(
         self,
@@ -212,7 +205,7 @@ class NativeSparseKernels(NativeKernels):
         parameters = self._parameters(memory)
         loss, norm = self._verb("descend_batches", objective.X.dtype)(
             self._data(objective),
-            self._visit(rows),
+            rows,
             batch_size,
             self._rules[steps.rule.formula],
             self._steps(steps),
@@ -234,7 +227,7 @@ class NativeSparseKernels(NativeKernels):
         data, updates = self._data(objective), self._steps(steps)
         verb = self._verb("descend_freely", objective.X.dtype)
         found: tuple[float, int, int, int, int]
-        found = verb(data, self._visit(rows), updates, memory.theta, scales, threads)
+        found = verb(data, rows, updates, memory.theta, scales, threads)
         return found
 
     def finish_step(
@@ -252,4 +245,4 @@ class NativeSparseKernels(NativeKernels):
         return norm, parameters.averaged
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
-        self._verb("margin", X.dtype)(self._matrix(X), self._visit(rows), theta, out)
+        self._verb("margin", X.dtype)(self._matrix(X), rows, theta, out)

@@ -20,7 +20,6 @@ __all__ = [
     "TILE_ROWS",
     "Backend",
     "Problem",
-    "Route",
     "Rows",
     "Segment",
     "State",
@@ -32,22 +31,8 @@ __all__ = [
 TILE_ROWS = 64
 
 
-@dataclass(frozen=True)
-class Route:
-    """Rows to visit, and which rows memory is to be asked for meanwhile.
-
-    Attributes
-    ----------
-    rows, upcoming : ndarray of int32, shape (n_rows,)
-        While the row at a place is worked on, the one that stands there in ``upcoming`` is fetched.
-    """
-
-    rows: np.ndarray
-    upcoming: np.ndarray
-
-
-# Row indices of shape (n_rows,), int32 or int64; a pair (start, count) for a range; or a route.
-Rows = np.ndarray | tuple[int, int] | Route
+# Row indices of shape (n_rows,), int32 or int64; or a pair (start, count) for a range.
+Rows = np.ndarray | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -161,7 +146,7 @@ class Segment:
 
     Attributes
     ----------
-    rows : ndarray of int32 or int64, shape (n_rows,), or (start, count), or Route
+    rows : ndarray of int32 or int64, shape (n_rows,), or (start, count)
         Rows in the order in which they are visited.
     learning_rate : ndarray of float64, shape (n_steps,) or (1,)
         One per step, or one for all.
@@ -192,8 +177,6 @@ class Segment:
 
 def length(rows: Rows) -> int:
     """How many rows."""
-    if isinstance(rows, Route):
-        return int(rows.rows.size)
     return rows[1] if isinstance(rows, tuple) else int(rows.size)
 
 
@@ -201,8 +184,6 @@ def take(rows: Rows, start: int, stop: int) -> Rows:
     """The rows at places start <= p < stop."""
     if isinstance(rows, tuple):
         return rows[0] + start, min(stop, rows[1]) - start
-    if isinstance(rows, Route):
-        return Route(rows.rows[start:stop], rows.upcoming[start:stop])
     return rows[start:stop]
 
 

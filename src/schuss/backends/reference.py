@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.protocol import Problem, Route, Rows, Segment, State
+from schuss.backends.protocol import Problem, Rows, Segment, State
 from schuss.formulas import bijection
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import shrink_towards_zero
@@ -108,8 +108,6 @@ def quiet() -> np.errstate:
 
 def indices(rows: Rows) -> np.ndarray:
     """Rows as an array of indices."""
-    if isinstance(rows, Route):
-        return rows.rows
     return np.arange(rows[0], rows[0] + rows[1]) if isinstance(rows, tuple) else rows
 
 

@@ -35,10 +35,8 @@ __all__ = [
 
 # Rows of a buffer up to which the buffers of an epoch share one permutation, kept in memory.
 SHARED_PATTERN = 1 << 20
-# Blocks so long are read at the speed of memory; so many bytes of buffer, and again of the next one
-# that is fetched meanwhile, stay in a core's second-level cache.
+# Blocks so long are read at the speed of memory.
 BLOCK_BYTES = 1 << 14
-CACHED_BYTES = 1 << 19
 # Rows of a block where nothing is known of their size.
 BLOCK_ROWS = 4096
 
@@ -96,9 +94,6 @@ class Visits:
     indices : callable
         ``indices(epoch, start, stop)``: rows at positions start <= p < stop, int32 while the
         number of rows is below 2**31.
-    upcoming : callable or None
-        Called alike: for each of those positions the row that memory is to be asked for while the
-        position's own is worked on. None: that of a position shortly after.
 
     Examples
     --------
@@ -113,7 +108,6 @@ class Visits:
 
     length: int
     indices: Indices
-    upcoming: Indices | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -422,9 +416,7 @@ class blocks(Order):
 
     def bind(self, facts: Facts) -> Visits:
         layout = _Layout(facts, self.rows or _block_rows(facts.row_bytes), self.buffer)
-        cached = layout.whole * (facts.row_bytes or CACHED_BYTES) <= CACHED_BYTES
-        ahead = cached and index_dtype(facts.n) is np.int32
-        return Visits(facts.n, layout.indices, layout.upcoming if ahead else None)
+        return Visits(facts.n, layout.indices)
 
 
 def _block_rows(row_bytes: int | None) -> int:
@@ -446,14 +438,7 @@ class _Layout:
         self.mixed = min(buffer, self.n_blocks)
         self.whole = self.size * self.mixed
         self.dtype = np.dtype(index_dtype(facts.n))
-        block, row = np.divmod(np.arange(self.whole if self.shared else 0), self.size)
-        self.stored = self._twice(block), self._twice(row)
         self.epoch = lru_cache(maxsize=2)(self._epoch)
-
-    @property
-    def shared(self) -> bool:
-        """Whether buffers share a pattern."""
-        return self.whole <= SHARED_PATTERN
 
     def _twice(self, pattern: np.ndarray) -> np.ndarray:
         return np.concatenate([pattern, pattern]).astype(self.dtype)
@@ -472,38 +457,18 @@ class _Layout:
             odd.add(n_buffers - 1)
         starts = np.zeros((n_buffers, mixed), self.dtype)
         starts.ravel()[: self.n_blocks] = order * self.dtype.type(self.size)
-        if not self.shared:
-            return _Epoch(order, edges, list(range(n_buffers)), starts, starts, self.stored, edges)
-        places = facts.permute(whole, round_keys(facts.seed, epoch, 1), 0, whole)
+        shared = whole if whole <= SHARED_PATTERN else 0
+        places = facts.permute(whole, round_keys(facts.seed, epoch, 1), 0, shared)
         block, row = np.divmod(places, self.size)
         turned = (draw(round_keys(facts.seed, epoch, 2), 0, n_buffers) * whole).astype(np.int64)
         pattern = self._twice(block), self._twice(row)
-        following = np.minimum(np.roll(starts, -1, axis=0), facts.n - self.size)
-        return _Epoch(order, edges, sorted(odd), starts, following, pattern, turned)
+        own = sorted(odd) if shared else list(range(n_buffers))
+        return _Epoch(order, edges, own, starts, pattern, turned)
 
     def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """Rows at positions start <= p < stop."""
         now = self.epoch(epoch)
-        return self._pieces(now, epoch, start, stop, now.pattern, now.starts, now.turned)
-
-    def upcoming(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """The rows of the next buffer as they are stored, at the places of this one."""
-        now = self.epoch(epoch)
-        return self._pieces(
-            now, epoch, start, stop, self.stored, now.following, np.zeros_like(now.turned)
-        )
-
-    def _pieces(
-        self,
-        now: _Epoch,
-        epoch: int,
-        start: int,
-        stop: int,
-        pattern: tuple[np.ndarray, np.ndarray],
-        starts: np.ndarray,
-        turned: np.ndarray,
-    ) -> np.ndarray:
-        """Runs of buffers that share the pattern, and between them those that do not."""
+        # Runs of buffers that share the pattern, and between them those that do not.
         first, last = (int(k) for k in np.searchsorted(now.edges, [start, stop - 1], side="right"))
         pieces, number = [], first - 1
         while number < last:
@@ -515,7 +480,9 @@ class _Layout:
                 pieces.append(self._own(now, epoch, number, low, high))
             else:
                 here = slice(number, end)
-                pieces.append(self.facts.mix(*pattern, starts[here], turned[here], low, high))
+                pieces.append(
+                    self.facts.mix(*now.pattern, now.starts[here], now.turned[here], low, high)
+                )
             number = end
         if len(pieces) == 1:
             return pieces[0]
@@ -540,7 +507,6 @@ class _Epoch:
     edges: np.ndarray  # (n_buffers + 1,): position at which each buffer begins
     odd: list[int]  # buffers that do not share the pattern, ascending
     starts: np.ndarray  # (n_buffers, blocks): first row of each block
-    following: np.ndarray  # the same of the next buffer, for what is asked for ahead
     pattern: tuple[np.ndarray, np.ndarray]
     turned: np.ndarray  # (n_buffers,): where in the pattern each buffer begins
 
