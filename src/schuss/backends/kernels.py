@@ -101,7 +101,7 @@ def _widen_half(x):  # type: ignore[no-untyped-def]
 
 LINE, ALIGNED = 64, 16  # bytes of a line, and what most rows begin at a multiple of
 CHUNK = 16  # rows that are asked for together
-AHEAD_BYTES, MOST_AHEAD = 16384, 24  # how far ahead, the latter in rows
+AHEAD_BYTES, MOST_AHEAD = 16384, 96  # how far ahead, the latter in rows
 FETCHED_BYTES = 512  # rows up to this length are fetched into the first-level cache
 
 
@@ -382,24 +382,30 @@ update_all = select(tuple(_loop(rule) for rule in FORMULAS.rules))
 
 
 @njit(**FAST, forceinline=True)
-def finish(total, count, updates, step, fit_intercept, parameters, averaged):  # type: ignore[no-untyped-def]
-    """Turn a summed gradient into one update; return its norm before clipping."""
+def finish(total, count, updates, step, fit_intercept, parameters, averaged, c, norm_wanted):  # type: ignore[no-untyped-def]
+    """Turn a summed gradient into one update; return its norm before clipping, where wanted.
+
+    ``c`` is memory for the rule's constants in theta's dtype.
+    """
     theta, slots = parameters.theta, parameters.slots
     first = slots[0] if slots.shape[0] > 0 else theta[:0]
     second = slots[1] if slots.shape[0] > 1 else theta[:0]
     d = theta.size - 1
     T = theta.dtype.type
     mean = 1.0 / count
-    norm = (total[d] * mean) ** 2
-    for j in range(d):
-        g = total[j] * mean + updates.l2 * theta[j]
-        norm += g * g
-    norm = np.sqrt(norm)
+    norm = 0.0
+    if norm_wanted or updates.clip_norm > 0:
+        norm = (total[d] * mean) ** 2
+        for j in range(d):
+            g = total[j] * mean + updates.l2 * theta[j]
+            norm += g * g
+        norm = np.sqrt(norm)
     factor = updates.clip_norm / norm if 0 < updates.clip_norm < norm else 1.0
     scale = mean * factor
     decay = T(updates.l2 * factor)
     constants = updates.constants[step if updates.constants.shape[0] > 1 else 0]
-    c = constants.astype(theta.dtype)
+    for k in range(c.size):
+        c[k] = T(constants[k])
     update_all(updates.rule, theta, first, second, total, scale, decay, c, 0, d)
     if updates.l1 > 0:
         amount = T(constants[0] * updates.l1)
@@ -418,7 +424,8 @@ def _finish_step(digest: str) -> Callable[..., Any]:
     def finish_step(total, count, updates, fit_intercept, parameters):  # type: ignore[no-untyped-def]
         _ = digest
         averaged = parameters.averaged
-        norm = finish(total, count, updates, 0, fit_intercept, parameters, averaged)
+        c = np.empty(updates.constants.shape[1], parameters.theta.dtype)
+        norm = finish(total, count, updates, 0, fit_intercept, parameters, averaged, c, True)
         return norm, averaged + (1 if parameters.average.size else 0)
 
     return finish_step
@@ -431,14 +438,15 @@ def _descend_batches(digest: str) -> Callable[..., Any]:
         averaged = parameters.averaged
         partial = np.empty(theta.size, theta.dtype)
         total = np.empty(theta.size, np.float64)
+        c = np.empty(updates.constants.shape[1], theta.dtype)
         summed = norm = 0.0
         step = begin = 0
         while begin < visit.n_rows:
             stop = min(begin + batch_size, visit.n_rows)
             total[:] = 0
             summed += sum_gradient(data, visit, begin, stop, theta, partial, total)
-            fit_intercept = data.fit_intercept
-            norm = finish(total, stop - begin, updates, step, fit_intercept, parameters, averaged)
+            with_b, last, count = data.fit_intercept, stop == visit.n_rows, stop - begin
+            norm = finish(total, count, updates, step, with_b, parameters, averaged, c, last)
             if parameters.average.size:
                 averaged += 1
             begin = stop

@@ -344,14 +344,15 @@ def _descend_all(digest: str) -> Callable[..., Any]:
         _ = digest
         theta, averaged = parameters.theta, parameters.averaged
         total = np.empty(theta.size, np.float64)
+        c = np.empty(updates.constants.shape[1], theta.dtype)
         summed = norm = 0.0
         step = begin = 0
         while begin < visit.n_rows:
             stop = min(begin + batch_size, visit.n_rows)
             total[:] = 0
             summed += sum_gradient(rows, visit, begin, stop, theta, total)
-            fit_intercept = rows.fit_intercept
-            norm = finish(total, stop - begin, updates, step, fit_intercept, parameters, averaged)
+            with_b, last, count = rows.fit_intercept, stop == visit.n_rows, stop - begin
+            norm = finish(total, count, updates, step, with_b, parameters, averaged, c, last)
             if parameters.average.size:
                 averaged += 1
             begin = stop
