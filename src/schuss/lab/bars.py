@@ -22,7 +22,7 @@ from schuss.lab.descent import objective
 from schuss.lab.grid import Bench, check_peers
 from schuss.lab.machine import seconds
 from schuss.lab.peers import WORSE, sklearn_model
-from schuss.lab.record import Cell, Outcome, Record
+from schuss.lab.record import Cell, Outcome, Record, fastest_peer
 from schuss.lab.synthetic import ELEMENTS, make
 
 __all__ = ["BARS", "Bar", "Evidence", "measure"]
@@ -159,12 +159,7 @@ def peer_ratios(evidence: Evidence) -> dict[tuple[int, str, int], tuple[float, s
         for order in ORDERS:
             for size in BATCHES:
                 ours = evidence.ours(d, order, size)
-                peers = [
-                    cell
-                    for cell in evidence.cells(d, order, size)
-                    if cell.kind == "peer" and cell.verified and cell.name != "cuML"
-                ]
-                best = max(peers, key=lambda cell: cell.samples_per_second, default=None)
+                best = fastest_peer(evidence.cells(d, order, size))
                 if ours and best:
                     ratio = ours.samples_per_second / best.samples_per_second
                     found[d, order, size] = ratio, best.name

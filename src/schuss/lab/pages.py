@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schuss.errors import DataError
-from schuss.lab.record import Outcome, Record
+from schuss.lab.record import Outcome, Record, fastest_peer
 from schuss.lab.table import figure, machine_line
 
 __all__ = ["markdown", "restructured", "rewrite"]
@@ -30,8 +30,7 @@ def short_rows(record: Record) -> list[tuple[str, ...]]:
     for d, size in sorted({(c.d, c.batch_size) for c in cells}):
         here = [c for c in cells if (c.d, c.batch_size) == (d, size)]
         speeds = {c.name: c.samples_per_second / 1e6 for c in here if c.kind == "backend"}
-        others = [c for c in here if c.kind == "peer" and c.verified]
-        best = max(others, key=lambda c: c.samples_per_second, default=None)
+        best = fastest_peer(here)
         ours = [f"{speeds[name]:.3g}" if name in speeds else "" for name in ("native", "jit")]
         if best is None:
             found.append((str(d), str(size), *ours, "", ""))

@@ -475,6 +475,12 @@ def load(path: str | os.PathLike[str]) -> Record:
         raise DataError(f"{os.fspath(path)!r}: a damaged record of the lab ({error})") from None
 
 
+def fastest_peer(cells: Iterable[Cell]) -> Cell | None:
+    """The fastest verified peer that runs on the CPU."""
+    peers = [c for c in cells if c.kind == "peer" and c.verified and c.name != "cuML"]
+    return max(peers, key=lambda cell: cell.samples_per_second, default=None)
+
+
 def settings_of(cells: Iterable[Cell]) -> list[tuple[int, str, str, str]]:
     """Settings in the order in which they first come."""
     return list(dict.fromkeys(cell.setting for cell in cells))
