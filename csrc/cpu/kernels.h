@@ -43,12 +43,13 @@ inline int64_t prefetch_distance(int64_t d) {
   return rows < 8 ? 8 : rows > 96 ? 96 : rows;
 }
 
-// Rows ahead to fetch into the first-level cache, when they have come to the second; of rows
-// visited by index and no longer than so many bytes.
-constexpr int64_t fetch_distance = 10, fetched_bytes = 512;
+// Rows ahead to fetch into the first-level cache, when they have come to the second: some 8 KiB, at
+// most 10 rows. 0: none, of rows in a range and of those longer than so many bytes.
 template <class S>
-inline bool fetched(const Rows& rows, int64_t d) {
-  return (rows.narrow || rows.wide) && d * int64_t(sizeof(S)) <= fetched_bytes;
+inline int64_t fetch_distance(const Rows& rows, int64_t d, int64_t longest) {
+  const int64_t bytes = d * int64_t(sizeof(S));
+  if (bytes > longest || (!rows.narrow && !rows.wide)) return 0;
+  return smaller<int64_t>(10, 8192 / bytes);
 }
 
 // Into the second-level cache: far more lines can be on their way there than to the first.
@@ -253,17 +254,18 @@ struct LongRows {
   }
 
   T advance(const S* next, const S* soon, const S* upcoming, T b, const Pending<T>& pending) {
-    if (soon) fetch_row(soon, d);
     const Pack<T> p[3] = {all(pending.keep), all(pending.step), all(pending.amount)};
     Pack<T> sums[4] = {Pack<T>{b}};
     int64_t j = 0;
     for (; j + 4 * L <= d; j += 4 * L) {
       for (int k = 0; k < 4; ++k) {
         if (k % line_packs<S> == 0) prefetch(upcoming + j + k * L);
+        if (k % line_packs<S> == 0 && soon) __builtin_prefetch(soon + j + k * L);
         one_pack(w + j + k * L, load(x + j + k * L), load(next + j + k * L), p, sums[k]);
       }
     }
     prefetch_row(upcoming + j, d - j);
+    if (soon) fetch_row(soon + j, d - j);
     for (; j + L <= d; j += L) one_pack(w + j, load(x + j), load(next + j), p, sums[0]);
     if (j < d)
       one_pack(w + j, load(x + tail.at, tail.part), load(next + tail.at, tail.part), p,
@@ -284,7 +286,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
              Scratch<T>& scratch) {
   const Loss loss(problem.loss_parameters);
   const int64_t d = problem.d, ahead = prefetch_distance<S>(d);
-  const bool fetch = fetched<S>(rows, d);
+  const int64_t near = fetch_distance<S>(rows, d, 4096);
   if (rows.count == 0) return {0, 0};
   RowsInHand hand(d, state.theta, scratch.weights, problem.X + rows[0] * d);
   Pending<T> pending;
@@ -295,7 +297,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
     const int64_t i = rows[s], k = rows.ahead(s, ahead);
     x = problem.X + i * d;
     prefetch_label(problem, k);
-    const S* soon = fetch ? problem.X + rows.ahead(s, fetch_distance) * d : nullptr;
+    const S* soon = near ? problem.X + rows.ahead(s, near) * d : nullptr;
     const T margin = hand.advance(x, soon, problem.X + k * d, b, pending);
     slope = weigh(problem, loss, i, margin, total);
     const double rate = update.constants[s * update.stride];
@@ -553,21 +555,21 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
   // A group's rows are worked on together; rows of two lines come soon enough all the same.
   const bool further = tile.grouped() && d * int64_t(sizeof(S)) > 128;
   const int64_t ahead = prefetch_distance<S>(d) + (further ? group_rows : 0);
-  const bool may_fetch = fetched<S>(rows, d);
+  const int64_t near = fetch_distance<S>(rows, d, 512);
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
     constexpr int R = decltype(size)::rows;
-    int64_t row[R], near[R], next[R];
+    int64_t row[R], close[R], next[R];
     const S *x[R], *soon[R], *upcoming[R];
     T margin[R], y[R], weight[R], value[R], slope[R];
     take<R>(rows, s, row);
     take_ahead<R>(rows, s, ahead, next);
     bool fetch = false;
-    if (may_fetch) {
-      take_ahead<R>(rows, s, fetch_distance, near);
-      fetch = near[0] != row[0] + fetch_distance;  // or the processor sees a stream
-      for (int r = 0; r < R; ++r) soon[r] = problem.X + near[r] * d;
+    if (near) {
+      take_ahead<R>(rows, s, near, close);
+      fetch = close[0] != row[0] + near;  // or the processor sees a stream
+      for (int r = 0; r < R; ++r) soon[r] = problem.X + close[r] * d;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {

@@ -25,7 +25,7 @@ from schuss.lab.synthetic import ELEMENTS, make
 __all__ = ["Probe", "ceilings", "describe", "seconds"]
 
 DISTANCES = (4, 8, 16, 24, 40, 96)  # rows ahead to ask memory for, of which the best counts
-NEAR = (0, 10)  # rows ahead to fetch into the first-level cache; 0: none
+NEAR = (0, 2, 10)  # rows ahead to fetch into the first-level cache; 0: none
 LONG_ROW = 4096  # elements: rows in order are also read as if they were this long
 MULTIPLY_ADD_ROUNDS = 2_000_000
 _NUMPY_ROWS = 1 << 14  # rows gathered at once where NumPy measures
