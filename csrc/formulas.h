@@ -62,31 +62,33 @@ SCHUSS_FN T sign(T a) {
   return T(a > T(0)) - T(a < T(0));
 }
 
-// exp(x) for x <= 0, never below the smallest normal number's neighbourhood. A loop over it becomes
-// vectors, which a call of the library's function does not.
+// exp(x), for x beyond the exponents of normal numbers that of the last within them. A loop over it
+// becomes vectors, which a call of the library's function does not. `twos` is x / ln(2), which a
+// caller may have sooner than x.
+constexpr double one_over_ln2 = 1.4426950408889634;
 #ifdef __CUDACC__
 template <class T>
-SCHUSS_FN T exponential_of_negative(T x) {
+SCHUSS_FN T bounded_exponential(T x, T) {
   return exponential(x);
 }
 #else
-// The whole number nearest to a negative one. Rounded as such where the processor can: a conversion
-// to an integer and back takes three times as long, and the next row waits for it.
+// The nearest whole number. Rounded as such where the processor can: a conversion to an integer and
+// back takes three times as long, and the next row waits for it.
 #if defined(__SSE4_1__) || defined(__aarch64__)
 SCHUSS_FN float nearest(float x) { return __builtin_rintf(x); }
 SCHUSS_FN double nearest(double x) { return __builtin_rint(x); }
 #else
-SCHUSS_FN float nearest(float x) { return float(int(x - 0.5f)); }
-SCHUSS_FN double nearest(double x) { return double(int(x - 0.5)); }
+SCHUSS_FN float nearest(float x) { return float(int(x < 0 ? x - 0.5f : x + 0.5f)); }
+SCHUSS_FN double nearest(double x) { return double(int(x < 0 ? x - 0.5 : x + 0.5)); }
 #endif
 
 // exp(x) = 2^n exp(r) with |r| <= ln(2) / 2 and the Taylor series of exp(r), its terms taken in
 // pairs: per sample, the next row waits for the slope. What n ln(2) loses by rounding is as much as
 // a margin of x's size has lost already.
-SCHUSS_FN float exponential_of_negative(float x) {
-  const float number = x > -87.0f ? x : -87.0f;  // also where x is none
-  const float whole = nearest(number * 1.44269504f);
-  const float r = larger(x, -87.0f) - whole * 0.693147181f;
+SCHUSS_FN float bounded_exponential(float x, float twos) {
+  const float most = smaller(twos, 125.5f);
+  const float whole = nearest(most > -125.5f ? most : -125.5f);  // also where x is none
+  const float r = smaller(larger(x, -87.0f), 87.0f) - whole * 0.693147181f;
   const float r2 = r * r, low = (1 + r) + r2 * (0.5f + 1.0f / 6 * r);
   const float high = (1.0f / 24 + 1.0f / 120 * r) + r2 * (1.0f / 720 + 1.0f / 5040 * r);
   const float sum = low + r2 * r2 * high;
@@ -95,10 +97,10 @@ SCHUSS_FN float exponential_of_negative(float x) {
   __builtin_memcpy(&power, &bits, sizeof power);
   return sum * power;
 }
-SCHUSS_FN double exponential_of_negative(double x) {
-  const double number = x > -708.0 ? x : -708.0;
-  const double whole = nearest(number * 1.4426950408889634);
-  const double r = larger(x, -708.0) - whole * 0.6931471805599453;
+SCHUSS_FN double bounded_exponential(double x, double twos) {
+  const double most = smaller(twos, 1021.4);
+  const double whole = nearest(most > -1021.4 ? most : -1021.4);
+  const double r = smaller(larger(x, -708.0), 708.0) - whole * 0.6931471805599453;
   const double r2 = r * r, r4 = r2 * r2;
   const double low = (1 + r) + r2 * (0.5 + 1.0 / 6 * r);
   const double middle = (1.0 / 24 + 1.0 / 120 * r) + r2 * (1.0 / 720 + 1.0 / 5040 * r);
@@ -201,16 +203,16 @@ SCHUSS_LOSS(squared_hinge) {
   SCHUSS_FN T slope(T margin, T y) const { return T(-2) * y * shortfall(margin, y); }
 };
 
-SCHUSS_LOSS(log_loss) {  // by exp(-|m|), which neither overflows nor loses digits
+SCHUSS_LOSS(log_loss) {  // without a branch: half of the margins' signs would be mispredicted
   SCHUSS_FN explicit log_loss(const double*) {}
-  SCHUSS_FN T value(T margin, T y) const {
-    const T z = y * margin;
-    return larger(-z, T(0)) + log_one_plus_odds(exponential_of_negative(-magnitude(z)));
+  SCHUSS_FN T odds(T margin, T y) const {  // exp(y m)
+    return bounded_exponential(y * margin, margin * (y * T(one_over_ln2)));
   }
-  SCHUSS_FN T slope(T margin, T y) const {
-    const T z = y * margin, e = exponential_of_negative(-magnitude(z));
-    return -y * (z >= T(0) ? e : T(1)) / (T(1) + e);
+  SCHUSS_FN T value(T margin, T y) const {  // log(1 + exp(-y m)) by exp(-|y m|), which is <= 1
+    const T e = odds(margin, y);
+    return larger(-y * margin, T(0)) + log_one_plus_odds(smaller(e, T(1) / e));
   }
+  SCHUSS_FN T slope(T margin, T y) const { return -y / (T(1) + odds(margin, y)); }
 };
 
 SCHUSS_LOSS(modified_huber) {
@@ -283,7 +285,8 @@ SCHUSS_VECTOR_LOSS(multinomial) {
       for (int r = 0; r < R; ++r) top[r] = larger(top[r], m[c * R + r]);
     for (long long c = 0; c < k; ++c)
       for (int r = 0; r < R; ++r) {
-        const T below = m[c * R + r] - top[r], odds = exponential_of_negative(below);
+        const T below = m[c * R + r] - top[r],
+                odds = bounded_exponential(below, below * T(one_over_ln2));
         expected[r] += ((y[r] == T(c) ? own : T(0)) + even) * below;
         total[r] += odds;
         m[c * R + r] = odds;

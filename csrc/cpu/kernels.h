@@ -552,10 +552,8 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
   const int64_t d = problem.d;
   const T b = theta[d];
   Tile tile(d, theta, gradient);
-  // A group's rows are worked on together; rows of two lines come soon enough all the same.
-  const bool further = tile.grouped() && d * int64_t(sizeof(S)) > 128;
-  const int64_t ahead = prefetch_distance<S>(d) + (further ? group_rows : 0);
-  const int64_t near = fetch_distance<S>(rows, d, 512);
+  const int64_t ahead = prefetch_distance<S>(d);
+  const int64_t near = fetch_distance<S>(rows, d, 1024);
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
