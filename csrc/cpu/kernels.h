@@ -208,7 +208,7 @@ struct ShortRows {
     if (soon) lines.to_first_level(soon);
     const Pack<T> keep = all(p.keep), step = all(p.step);
     constexpr int chains = N < 4 ? N : 4;
-    Pack<T> sums[chains] = {Pack<T>{b}};
+    Pack<T> sums[chains] = {first(b)};
     for (int k = 0; k < N; ++k) {
       const Pack<T> row = packs.fetch(next, k);
       w[k] = advance_pack<T>(w[k], x[k], keep, step);
@@ -255,7 +255,7 @@ struct LongRows {
 
   T advance(const S* next, const S* soon, const S* upcoming, T b, const Pending<T>& pending) {
     const Pack<T> p[3] = {all(pending.keep), all(pending.step), all(pending.amount)};
-    Pack<T> sums[4] = {Pack<T>{b}};
+    Pack<T> sums[4] = {first(b)};
     int64_t j = 0;
     for (; j + 4 * L <= d; j += 4 * L) {
       for (int k = 0; k < 4; ++k) {

@@ -181,6 +181,14 @@ inline double sum(Pack<double> v) {
   const __m128d s = _mm256_castpd256_pd128((__m256d)v) + _mm256_extractf128_pd((__m256d)v, 1);
   return _mm_cvtsd_f64(s + _mm_unpackhi_pd(s, s));
 }
+inline Pack<float> first(float a) {
+  const __m256i lane = _mm256_setr_epi32(-1, 0, 0, 0, 0, 0, 0, 0);
+  return (Pack<float>)_mm256_and_ps(_mm256_set1_ps(a), _mm256_castsi256_ps(lane));
+}
+inline Pack<double> first(double a) {
+  const __m256i lane = _mm256_setr_epi64x(-1, 0, 0, 0);
+  return (Pack<double>)_mm256_and_pd(_mm256_set1_pd(a), _mm256_castsi256_pd(lane));
+}
 inline void sum_four(const Pack<float>* v, float* out) {
   const __m256 ab = _mm256_hadd_ps((__m256)v[0], (__m256)v[1]);
   const __m256 cd = _mm256_hadd_ps((__m256)v[2], (__m256)v[3]);
@@ -222,6 +230,15 @@ inline void sum_four(const Pack<float>* v, float* out) {
   for (int k = 0; k < 4; ++k) out[k] = sum(v[k]);
 }
 
+#endif
+
+#if defined(__AVX512F__) || !defined(__AVX2__)
+// A number in the first lane, zeros in the others. (With AVX2, the compiler's choice for this is an
+// instruction that valgrind does not know.)
+template <class T>
+inline Pack<T> first(T a) {
+  return Pack<T>{a};
+}
 #endif
 
 #if !defined(__AVX512F__)
