@@ -108,7 +108,8 @@ def measure(
         direction /= max(float(np.linalg.norm(direction.astype(np.float64))), 1e-30)
         _, product = backend.gradient(square, direction, sample)
         product /= sample.size
-        grown = float(np.linalg.norm(product))
+        with np.errstate(over="ignore", invalid="ignore"):  # X may be too large: looked at below
+            grown = float(np.linalg.norm(product))
         if not np.isfinite(grown):
             largest = float("inf")
             break
