@@ -89,7 +89,7 @@ def killed_until_done(folder, variant: int, kills: int, rng: random.Random) -> t
         assert process.stdout is not None
         first = process.stdout.readline()  # training is under way
         assert first.startswith("at "), process.stderr and process.stderr.read()
-        time.sleep(rng.uniform(0, 0.15))  # of some seconds that the run takes
+        time.sleep(rng.uniform(0, 0.75 / kills))  # in all, less than the run takes
         process.send_signal(signal.SIGKILL)
         out, err = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, err
