@@ -62,9 +62,9 @@ SCHUSS_FN T sign(T a) {
   return T(a > T(0)) - T(a < T(0));
 }
 
-// exp(x), for x beyond the exponents of normal numbers that of the last within them. A loop over it
-// becomes vectors, which a call of the library's function does not. `twos` is x / ln(2), which a
-// caller may have sooner than x.
+// bounded_exponential(x, twos) is exp(x) and twos is x / ln(2), which a caller may have sooner. On
+// CPUs it ends at the exponents of normal numbers, and a loop over it becomes vectors, which a call
+// of the library's function does not.
 constexpr double one_over_ln2 = 1.4426950408889634;
 #ifdef __CUDACC__
 template <class T>
@@ -203,7 +203,7 @@ SCHUSS_LOSS(squared_hinge) {
   SCHUSS_FN T slope(T margin, T y) const { return T(-2) * y * shortfall(margin, y); }
 };
 
-SCHUSS_LOSS(log_loss) {  // without a branch: half of the margins' signs would be mispredicted
+SCHUSS_LOSS(log_loss) {  // without a branch on the margin's sign
   SCHUSS_FN explicit log_loss(const double*) {}
   SCHUSS_FN T odds(T margin, T y) const {  // exp(y m)
     return bounded_exponential(y * margin, margin * (y * T(one_over_ln2)));

@@ -93,7 +93,7 @@ def test_compiled_writings_have_the_same_bits(compiled, out):
         start = int(rng.integers(0, n))
         stop = min(n, start + 50)
         image = np.empty(stop - start, out)
-        compiled.kernels.permute(n, keys, start, image)
+        compiled.kernels.permute(n, keys, start, image, 1)
         np.testing.assert_array_equal(image, permute(n, keys, start, stop), err_msg=str(n))
 
 
@@ -118,23 +118,28 @@ def test_threads_share_the_places(native, n):
     keys, start, size = round_keys(7, 1), 1234, 70_001
     dtype = index_dtype(n)
     whole = permute(n, keys, start, start + size)
-    pattern = np.tile(np.arange(5), 2).astype(dtype), np.zeros(10, dtype)
-    starts = np.arange(5 * 20_000, dtype=dtype).reshape(-1, 5)
-    turned = np.arange(20_000) % 5
-    mixed = bijection.mix(*pattern, starts, turned, start, start + size)
     for threads in (1, 2, 3):
         out = np.empty(size, dtype)
         native.kernels.permute(n, keys, start, out, threads)
         np.testing.assert_array_equal(out, whole)
-        out = np.empty(size, dtype)
-        native.kernels.mix(*pattern, starts, turned, start, out, threads)
-        np.testing.assert_array_equal(out, mixed)
+
+
+@pytest.mark.parametrize("n", [100_003, 2**33])
+def test_a_pattern_laid_over_buffers(compiled, n):
+    dtype, start, size = index_dtype(n), 1234, 70_001
+    pattern = np.tile(np.arange(5), 2).astype(dtype), np.zeros(10, dtype)
+    starts = np.arange(5 * 20_000, dtype=dtype).reshape(-1, 5)
+    turned = np.arange(20_000) % 5
+    mixed = bijection.mix(*pattern, starts, turned, start, start + size)
+    found = compiled.mix(*pattern, starts, turned, start, start + size)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, mixed)
 
 
 def test_native_refuses_places_beyond_n(native):
     for n, start, size in ((10, 0, 11), (10, 10, 1), (10, -1, 2), (0, 0, 0)):
         with pytest.raises(IndexError, match="beyond n"):
-            native.kernels.permute(n, round_keys(0), start, np.empty(size, np.int32))
+            native.kernels.permute(n, round_keys(0), start, np.empty(size, np.int32), 1)
 
 
 # ------------------------------------------------------------------------------------------ keys

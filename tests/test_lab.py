@@ -442,6 +442,12 @@ def html(measured, tmp_path_factory):
     return path
 
 
+def test_the_page_of_a_record_without_cells(measured, tmp_path):
+    path = tmp_path / "empty.html"
+    dataclasses.replace(measured, cells=[]).to_html(path)
+    assert "<h1>" in path.read_text(encoding="utf-8")
+
+
 def test_the_page_needs_no_network(html):
     text = html.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)\s*=", text)

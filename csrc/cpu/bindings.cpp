@@ -286,42 +286,36 @@ void reduce(py::array dst, const std::vector<py::array>& sources, double scale) 
   vectors<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
 }
 
-// Has the positions start <= p < stop worked on in runs, one for each member of a crew.
-template <class Work>
-void share_positions(int64_t start, int64_t stop, int threads, const Work& work) {
-  struct Job {
-    int64_t start, stop;
-    const Work& work;
-  } job{start, stop, work};
-  py::gil_scoped_release release;
-  run_crew(
-      threads,
-      [](void* context, Crew crew) {
-        const Job& job = *static_cast<Job*>(context);
-        const int64_t count = job.stop - job.start;
-        job.work(job.start + count * crew.rank / crew.size,
-                 job.start + count * (crew.rank + 1) / crew.size);
-      },
-      &job);
-}
-
+// Each member of the crew makes a run of the places.
 template <class I>
 void permute(uint64_t n, const py::array& keys, int64_t start, py::array out, int threads) {
   const uint32_t* round_keys = view<uint32_t>(keys, portable::bijection_rounds, "keys");
   const int64_t stop = start + out.size();
   if (n < 1 || start < 0 || uint64_t(stop) > n) throw std::out_of_range("permute: range beyond n");
-  I* result = target<I>(out, out.size(), "out");
-  share_positions(start, stop, threads, [=](int64_t low, int64_t high) {
-    if constexpr (sizeof(I) == 4)
-      chosen->permute_narrow(n, round_keys, low, high, result + (low - start));
-    else
-      chosen->permute_wide(n, round_keys, low, high, result + (low - start));
-  });
+  struct Job {
+    uint64_t n;
+    const uint32_t* keys;
+    int64_t start, count;
+    I* out;
+  } job{n, round_keys, start, out.size(), target<I>(out, out.size(), "out")};
+  py::gil_scoped_release release;
+  run_crew(
+      threads,
+      [](void* context, Crew crew) {
+        const Job& j = *static_cast<Job*>(context);
+        const int64_t low = j.count * crew.rank / crew.size;
+        const int64_t high = j.count * (crew.rank + 1) / crew.size;
+        if constexpr (sizeof(I) == 4)
+          chosen->permute_narrow(j.n, j.keys, j.start + low, j.start + high, j.out + low);
+        else
+          chosen->permute_wide(j.n, j.keys, j.start + low, j.start + high, j.out + low);
+      },
+      &job);
 }
 
 template <class I>
 void mix(const py::array& block, const py::array& row, const py::array& starts,
-         const py::array& turned, int64_t start, py::array out, int threads) {
+         const py::array& turned, int64_t start, py::array out) {
   if (starts.ndim() != 2) throw std::invalid_argument("starts: expected two dimensions");
   const int64_t buffers = starts.shape(0), size = block.size() / 2, stop = start + out.size();
   if (size < 1 || start < 0 || stop > buffers * size)
@@ -333,12 +327,11 @@ void mix(const py::array& block, const py::array& row, const py::array& starts,
                            int64_t(starts.shape(1)),
                            view<int64_t>(turned, buffers, "turned")};
   I* result = target<I>(out, out.size(), "out");
-  share_positions(start, stop, threads, [=](int64_t low, int64_t high) {
-    if constexpr (sizeof(I) == 4)
-      chosen->mix_narrow(pattern, low, high, result + (low - start));
-    else
-      chosen->mix_wide(pattern, low, high, result + (low - start));
-  });
+  py::gil_scoped_release release;
+  if constexpr (sizeof(I) == 4)
+    chosen->mix_narrow(pattern, start, stop, result);
+  else
+    chosen->mix_wide(pattern, start, stop, result);
 }
 
 // ---- Names ----

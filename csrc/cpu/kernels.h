@@ -13,7 +13,7 @@ namespace SCHUSS_ISA {
 
 // ---- Shared primitives ----
 
-// Packs of a row that fill a cache line, and numbers of a row that do.
+// Packs of a row that fill a cache line.
 template <class S>
 constexpr int line_packs =
     64 / (lanes<Scalar<S>> * int(sizeof(S))) > 0 ? 64 / (lanes<Scalar<S>> * int(sizeof(S))) : 1;
@@ -44,7 +44,9 @@ inline int64_t prefetch_distance(int64_t d) {
 }
 
 // Rows ahead to fetch into the first-level cache, when they have come to the second: some 8 KiB, at
-// most 10 rows. 0: none, of rows in a range and of those longer than so many bytes.
+// most 10 rows. 0: none, of rows in a range and of those longer than so many bytes: the rows of a
+// group are worked on from that cache up to the smaller length.
+constexpr int64_t longest_fetched = 4096, longest_in_group = 1024;
 template <class S>
 inline int64_t fetch_distance(const Rows& rows, int64_t d, int64_t longest) {
   const int64_t bytes = d * int64_t(sizeof(S));
@@ -97,7 +99,7 @@ struct Lines {
   }
 };
 
-// The rows at R places, and those to be asked for meanwhile.
+// The rows at R places.
 template <int R>
 SCHUSS_INLINE void take(const Rows& rows, int64_t s, int64_t* row) {
   if (rows.narrow)
@@ -208,7 +210,7 @@ struct ShortRows {
     if (soon) lines.to_first_level(soon);
     const Pack<T> keep = all(p.keep), step = all(p.step);
     constexpr int chains = N < 4 ? N : 4;
-    Pack<T> sums[chains] = {first(b)};
+    Pack<T> sums[chains] = {in_first_lane(b)};
     for (int k = 0; k < N; ++k) {
       const Pack<T> row = packs.fetch(next, k);
       w[k] = advance_pack<T>(w[k], x[k], keep, step);
@@ -255,7 +257,7 @@ struct LongRows {
 
   T advance(const S* next, const S* soon, const S* upcoming, T b, const Pending<T>& pending) {
     const Pack<T> p[3] = {all(pending.keep), all(pending.step), all(pending.amount)};
-    Pack<T> sums[4] = {first(b)};
+    Pack<T> sums[4] = {in_first_lane(b)};
     int64_t j = 0;
     for (; j + 4 * L <= d; j += 4 * L) {
       for (int k = 0; k < 4; ++k) {
@@ -286,7 +288,7 @@ Outcome walk(const Problem<S>& problem, const Rows& rows, const Update& update, 
              Scratch<T>& scratch) {
   const Loss loss(problem.loss_parameters);
   const int64_t d = problem.d, ahead = prefetch_distance<S>(d);
-  const int64_t near = fetch_distance<S>(rows, d, 4096);
+  const int64_t near = fetch_distance<S>(rows, d, longest_fetched);
   if (rows.count == 0) return {0, 0};
   RowsInHand hand(d, state.theta, scratch.weights, problem.X + rows[0] * d);
   Pending<T> pending;
@@ -400,7 +402,6 @@ inline void accumulate(const S* const* x, const T* slope, int64_t d, T* gradient
 template <class S>
 struct LongTile {
   using T = Scalar<S>;
-  static constexpr int group_bytes = 1024;  // a group's rows stay in L1 up to this length
   int64_t d;
   const T* w;
   T* gradient;
@@ -409,7 +410,7 @@ struct LongTile {
     for (int64_t j = 0; j < padded(d); ++j) gradient[j] = 0;
   }
 
-  bool grouped() const { return d * int64_t(sizeof(S)) <= group_bytes; }
+  bool grouped() const { return d * int64_t(sizeof(S)) <= longest_in_group; }
 
   // Of a group of short rows, half of those to come are asked for while margins are computed, half
   // while rows are added.
@@ -553,21 +554,21 @@ double sum_tile(WeighGroup<T> weigh, const Problem<S>& problem, const Rows& rows
   const T b = theta[d];
   Tile tile(d, theta, gradient);
   const int64_t ahead = prefetch_distance<S>(d);
-  const int64_t near = fetch_distance<S>(rows, d, 1024);
+  const int64_t near = fetch_distance<S>(rows, d, longest_in_group);
   Sum<T> total, bias;
   int64_t s = begin;
   const auto group = [&](auto size) {
     constexpr int R = decltype(size)::rows;
-    int64_t row[R], close[R], next[R];
+    int64_t row[R], near_row[R], next[R];
     const S *x[R], *soon[R], *upcoming[R];
     T margin[R], y[R], weight[R], value[R], slope[R];
     take<R>(rows, s, row);
     take_ahead<R>(rows, s, ahead, next);
     bool fetch = false;
     if (near) {
-      take_ahead<R>(rows, s, near, close);
-      fetch = close[0] != row[0] + near;  // or the processor sees a stream
-      for (int r = 0; r < R; ++r) soon[r] = problem.X + close[r] * d;
+      take_ahead<R>(rows, s, near, near_row);
+      fetch = near_row[0] != row[0] + near;  // or the processor sees a stream
+      for (int r = 0; r < R; ++r) soon[r] = problem.X + near_row[r] * d;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -794,9 +795,7 @@ Outcome descend_batches(const RowKernels<S>& kernels, const VectorKernels<T>& ve
   double summed = 0;
   for (int64_t begin = 0, step = 0; begin < rows.count; begin += batch_size, ++step) {
     const int64_t count = smaller(batch_size, rows.count - begin);
-    const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
-                     rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
-                     rows.sight - begin};
+    const Rows batch = rows.part(begin, count);
     const int64_t tiles = (count + tile_rows - 1) / tile_rows;
     const T* tile = tiles == 1 ? scratch.partial : nullptr;
     if (!tile)

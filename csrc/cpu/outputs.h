@@ -38,11 +38,9 @@ inline void store(T* to, typename Vector<T>::type value) {
 }
 
 // Asks for a row, with its labels, that comes after those at hand: far enough ahead to cover the
-// memory's latency, at most 16 rows or 16 KiB. A compiler that has not inlined it early takes it
-// for a function without effect, and leaves the call out.
+// memory's latency, at most 16 rows or 16 KiB.
 template <class T>
-__attribute__((always_inline)) inline void prefetch(const OutputProblem<T>& problem,
-                                                    const Rows& rows, int64_t s) {
+SCHUSS_INLINE void prefetch(const OutputProblem<T>& problem, const Rows& rows, int64_t s) {
   const int64_t bytes = problem.d * int64_t(sizeof(T));
   const int64_t ahead = smaller<int64_t>(16, 1 + 16384 / bytes);
   const int64_t i = rows.ahead(s, ahead);
@@ -365,9 +363,7 @@ Outcome descend_batches(const OutputKernels<T>& kernels, int loss, int rule,
   for (int64_t begin = 0, step = 0; begin < rows.count; begin += batch_size, ++step) {
     const int64_t count = smaller(batch_size, rows.count - begin);
     const bool last = begin + count == rows.count, single = count <= tile_rows;
-    const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
-                     rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count,
-                     rows.count - begin};
+    const Rows batch = rows.part(begin, count);
     if (single) {  // one tile: rank 0 has it to itself, and no total is formed
       if (crew.rank == 0)
         summed += tile_gradient(kernels.weigh[loss], problem, batch, 0, count, state.theta,

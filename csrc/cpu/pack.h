@@ -1,6 +1,6 @@
 // A pack: as many numbers as one vector register holds, with the few operations the loops need.
 //
-// The only place that names an instruction set. Everything else is written once over packs.
+// Loops are written once over packs, whatever the instruction set.
 #pragma once
 #include <stdint.h>
 
@@ -181,11 +181,11 @@ inline double sum(Pack<double> v) {
   const __m128d s = _mm256_castpd256_pd128((__m256d)v) + _mm256_extractf128_pd((__m256d)v, 1);
   return _mm_cvtsd_f64(s + _mm_unpackhi_pd(s, s));
 }
-inline Pack<float> first(float a) {
+inline Pack<float> in_first_lane(float a) {
   const __m256i lane = _mm256_setr_epi32(-1, 0, 0, 0, 0, 0, 0, 0);
   return (Pack<float>)_mm256_and_ps(_mm256_set1_ps(a), _mm256_castsi256_ps(lane));
 }
-inline Pack<double> first(double a) {
+inline Pack<double> in_first_lane(double a) {
   const __m256i lane = _mm256_setr_epi64x(-1, 0, 0, 0);
   return (Pack<double>)_mm256_and_pd(_mm256_set1_pd(a), _mm256_castsi256_pd(lane));
 }
@@ -236,7 +236,7 @@ inline void sum_four(const Pack<float>* v, float* out) {
 // A number in the first lane, zeros in the others. (With AVX2, the compiler's choice for this is an
 // instruction that valgrind does not know.)
 template <class T>
-inline Pack<T> first(T a) {
+inline Pack<T> in_first_lane(T a) {
   return Pack<T>{a};
 }
 #endif

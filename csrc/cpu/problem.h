@@ -63,6 +63,12 @@ struct Rows {
     return narrow ? narrow[k] : wide ? wide[k] : start + k;
   }
 
+  // The `size` places from place `begin` on.
+  SCHUSS_INLINE Rows part(int64_t begin, int64_t size) const {
+    return {narrow ? narrow + begin : nullptr, wide ? wide + begin : nullptr, start + begin, size,
+            sight - begin};
+  }
+
   // The row so many places ahead; where there is none, the one at place k.
   SCHUSS_INLINE int64_t ahead(int64_t k, int64_t places) const {
     const int64_t place = k + places + (k + places < end ? 0 : skip);
@@ -98,8 +104,7 @@ struct Outcome {
   double loss, gradient_norm;
 };
 
-// Numbers of a vector of d parameters in a kernel's own memory: whole cache lines, zeros at its
-// end.
+// Numbers that a vector of d parameters takes in a kernel's own memory: whole cache lines.
 constexpr int64_t padded(int64_t d) { return (d + 32) / 16 * 16; }
 
 // Memory a kernel works in, each part at a cache line's begin.

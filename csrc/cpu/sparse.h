@@ -188,12 +188,6 @@ T weigh_one(const Labels<T>& labels, int64_t i, T margin, double* total) {
   return weigh(labels, Loss(labels.loss_parameters), i, margin, *total);
 }
 
-// The rows begin <= s < begin + count of a visit.
-inline Rows part_of(const Rows& rows, int64_t begin, int64_t count) {
-  return {rows.narrow ? rows.narrow + begin : nullptr, rows.wide ? rows.wide + begin : nullptr,
-          rows.start + begin, count, rows.sight - begin};
-}
-
 // ---- Per-sample descent ----
 
 template <class T, class I, Penalties kind>
@@ -364,7 +358,7 @@ Outcome walk_batches(typename SparseKernels<T, I>::Weigh weigh, const SparseProb
   for (int64_t begin = 0; begin < rows.count; begin += batch_size, ++steps) {
     const int64_t count = smaller(batch_size, rows.count - begin);
     const double rate = update.constants[steps * update.stride];
-    const Rows batch = part_of(rows, begin, count);
+    const Rows batch = rows.part(begin, count);
     double loss = 0;
     T bias = 0;
     wave_slopes(weigh, problem, batch, 0, count, weights, T(weights.scale), b, scratch, &loss,
@@ -444,7 +438,7 @@ Outcome descend_all(typename SparseKernels<T, I>::Weigh weigh, const VectorKerne
     const int64_t count = smaller(batch_size, rows.count - begin);
     for (int64_t j = columns.low; j < columns.high; ++j) scratch.total[j] = 0;
     crew.wait();
-    add_gradient(weigh, problem, part_of(rows, begin, count), state.theta, scratch, &outcome.loss,
+    add_gradient(weigh, problem, rows.part(begin, count), state.theta, scratch, &outcome.loss,
                  crew);
     double factor = 1;
     if (update.clip_norm > 0 || begin + count == rows.count) {

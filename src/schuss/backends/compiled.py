@@ -35,8 +35,8 @@ SEGMENT_STEPS = 1 << 18
 LARGE_STEP_ELEMENTS = 200_000_000
 # Below this many elements per step and thread, barriers cost more than another thread saves.
 ELEMENTS_PER_THREAD = 1 << 11
-# From so many on, indices are made by all threads.
-THREADED_PLACES = 1 << 16
+# Below so many indices of a permutation, one thread makes them as fast as several.
+THREADED_PLACES = 1 << 18
 
 
 class Objective:
@@ -152,7 +152,7 @@ class KernelSet(Protocol):
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None: ...
 
     def permute(
-        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int = 1
+        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int
     ) -> None: ...
 
     def mix(
@@ -163,7 +163,6 @@ class KernelSet(Protocol):
         turned: np.ndarray,
         start: int,
         out: np.ndarray,
-        threads: int = 1,
     ) -> None: ...
 
 
@@ -208,10 +207,6 @@ class CompiledBackend:
         """Threads that pay for a step over ``rows`` rows."""
         useful = min(rows // (2 * TILE_ROWS), rows * width // ELEMENTS_PER_THREAD)
         return max(1, min(self._most_threads, useful))
-
-    def _places_crew(self, count: int) -> int:
-        """Threads that pay for the making of ``count`` indices."""
-        return self._most_threads if count >= THREADED_PLACES else 1
 
     def descend(self, problem: Problem, state: State, segment: Segment) -> tuple[float, float]:
         """Run the segment's steps on ``state``."""
@@ -315,7 +310,8 @@ class CompiledBackend:
     def permute(self, n: int, keys: np.ndarray, start: int, stop: int) -> np.ndarray:
         """The index bijection at positions start <= i < stop."""
         out = np.empty(stop - start, dtype=bijection.index_dtype(n))
-        self.kernels.permute(n, keys, start, out, self._places_crew(out.size))
+        threads = self._most_threads if out.size >= THREADED_PLACES else 1
+        self.kernels.permute(n, keys, start, out, threads)
         return out
 
     def mix(
@@ -329,7 +325,7 @@ class CompiledBackend:
     ) -> np.ndarray:
         """Rows of buffers that are mixed by one pattern."""
         out = np.empty(stop - start, dtype=starts.dtype)
-        self.kernels.mix(block, row, starts, turned, start, out, self._places_crew(out.size))
+        self.kernels.mix(block, row, starts, turned, start, out)
         return out
 
 

@@ -242,9 +242,7 @@ class JitKernels:
         if not sources:
             flat *= flat.dtype.type(scale)
 
-    def permute(
-        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int = 1
-    ) -> None:
+    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int) -> None:
         del threads
         self._kernels()[0].permute(n, _read_only(keys), *bijection.split(n), start, out)
 
@@ -256,9 +254,7 @@ class JitKernels:
         turned: np.ndarray,
         start: int,
         out: np.ndarray,
-        threads: int = 1,
     ) -> None:
-        del threads
         given = (_read_only(array) for array in (block, row, starts, turned))
         self._kernels()[0].mix(*given, start, out)
 

@@ -151,9 +151,7 @@ class NativeKernels:
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         self._verb("reduce", dst.dtype)(dst, list(sources), scale)
 
-    def permute(
-        self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int = 1
-    ) -> None:
+    def permute(self, n: int, keys: np.ndarray, start: int, out: np.ndarray, threads: int) -> None:
         self._verb("permute", out.dtype)(n, keys, start, out, threads)
 
     def mix(
@@ -164,9 +162,8 @@ class NativeKernels:
         turned: np.ndarray,
         start: int,
         out: np.ndarray,
-        threads: int = 1,
     ) -> None:
-        self._verb("mix", out.dtype)(block, row, starts, turned, start, out, threads)
+        self._verb("mix", out.dtype)(block, row, starts, turned, start, out)
 
 
 class NativeOutputKernels(NativeKernels):

@@ -35,7 +35,7 @@ __all__ = [
 
 # Rows of a buffer up to which the buffers of an epoch share one permutation, kept in memory.
 SHARED_PATTERN = 1 << 20
-# Blocks so long are read at the speed of memory.
+# Longer blocks are read no faster.
 BLOCK_BYTES = 1 << 14
 # Rows of a block where nothing is known of their size.
 BLOCK_ROWS = 4096

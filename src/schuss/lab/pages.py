@@ -25,13 +25,18 @@ SHORT_HEADINGS = ("d", "batch size", "native", "jit", "fastest other", "native i
 
 def short_rows(record: Record) -> list[tuple[str, ...]]:
     """Million rows per second in shuffled order, ours beside the fastest of the others."""
-    cells = [c for c in record.cells if c.order == "shuffle"]
+    setting = ("shuffle", "squared_error", "float32")
+    cells = [c for c in record.cells if (c.order, c.loss, c.dtype) == setting]
     found = []
     for d, size in sorted({(c.d, c.batch_size) for c in cells}):
         here = [c for c in cells if (c.d, c.batch_size) == (d, size)]
         speeds = {c.name: c.samples_per_second / 1e6 for c in here if c.kind == "backend"}
         best = fastest_peer(here)
-        ours = [f"{speeds[name]:.3g}" if name in speeds else "" for name in ("native", "jit")]
+        cores = {c.name: f" ({c.cores} cores)" if c.cores > 1 else "" for c in here}
+        ours = [
+            f"{speeds[name]:.3g}{cores[name]}" if name in speeds else ""
+            for name in ("native", "jit")
+        ]
         if best is None:
             found.append((str(d), str(size), *ours, "", ""))
         else:

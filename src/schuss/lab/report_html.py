@@ -72,6 +72,7 @@ details { margin-top: 14px; } summary { cursor: pointer; color: var(--soft); }
 SCRIPT = """
 const shown = {};
 function show(k) {
+  if (!FIGURES.length) return;
   document.querySelectorAll('.panel').forEach((p, j) => { p.hidden = j !== k; });
   document.querySelectorAll('.tabs button').forEach(
     (b, j) => b.setAttribute('aria-selected', j === k));
@@ -88,7 +89,7 @@ def page(record: Record) -> str:
     """The page as text."""
     settings = settings_of(record.cells)
     panels = [[c for c in record.curves() if c.cells[0].setting == setting] for setting in settings]
-    fullest = max(range(len(panels)), key=lambda k: sum(len(c.cells) for c in panels[k]))
+    fullest = max(range(len(panels)), key=lambda k: sum(len(c.cells) for c in panels[k]), default=0)
     colours = _colours(record)
     figures = [
         {"speed": speed_figure(record, curves, colours), "time": time_figure(curves, colours)}
