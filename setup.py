@@ -71,6 +71,7 @@ X86_KERNELS = {
         # g++ 12 takes the operand that an intrinsic leaves undefined for a mistake of its caller's.
         "-Wno-uninitialized",
         "-Wno-maybe-uninitialized",
+        "-Wno-unknown-warning-option",
     ],
 }
 

@@ -25,8 +25,14 @@ constexpr int most_packs = 4;
 #endif
 
 template <class T>
-struct pack_type {
-  typedef T type __attribute__((vector_size(pack_bytes)));
+struct pack_type {};
+template <>
+struct pack_type<float> {
+  typedef float type __attribute__((vector_size(pack_bytes)));
+};
+template <>
+struct pack_type<double> {
+  typedef double type __attribute__((vector_size(pack_bytes)));
 };
 template <class T>
 using Pack = typename pack_type<T>::type;
