@@ -687,6 +687,7 @@ def test_divergence_is_one_line():
     ("package", "extra", "arguments"),
     [
         ("matplotlib", "plot", "train --example diabetes --plot c.png"),
+        ("plotly", "lab", "bench --load x.json --html c.html"),
         ("pyarrow", "data", "train x.parquet --target y"),
         ("sklearn.datasets", "sklearn", "train x.svm"),
     ],

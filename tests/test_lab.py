@@ -216,7 +216,10 @@ def test_the_users_own_data_and_every_batch_size():
     [
         ({"batch_sizes": []}, InvalidArgument, "batch_sizes"),
         ({"batch_sizes": [0]}, InvalidArgument, "batch_sizes=0"),
-        ({"batch_sizes": [10**9]}, InvalidArgument, "larger than the"),
+        ({"batch_sizes": [10**9]}, InvalidArgument, r"expected some of 1 \.\.\."),
+        ({"dtype": "float16"}, InvalidArgument, "dtype='float16'.*accepted: float32, float64"),
+        ({"loss": "multinomial"}, InvalidArgument, "loss='multinomial.*one output"),
+        ({"backends": "nativ"}, InvalidArgument, "backends='nativ'.*'native'"),
         ({"repeats": 0}, InvalidArgument, "repeats"),
         ({"seconds": 0.0}, InvalidArgument, "seconds"),
         ({"peers": ["NumPi"]}, InvalidArgument, "NumPi"),
@@ -254,6 +257,20 @@ def test_sweep_beside_ceilings():
     )
 
 
+def test_more_cores_than_the_ceilings_know():
+    found = schuss.lab.ceilings(d=5, elements=5000, threads=1, repeats=1)
+    with pytest.raises(InvalidArgument, match="cores=2"):
+        schuss.lab.sweep(str, [8], 1, 1e-4, ceilings=found, cores=2)
+
+
+def test_the_ceiling_of_small_data_is_read_long_enough():
+    probe, reads = Probe(np.ones((100, 4), np.float32), 1, 1), []
+    assert probe.ceiling("random", 1) > 0
+    probe._jobs["random", 1] = lambda: reads.append(1)
+    probe.again("shuffle", 1)
+    assert len(reads) > 100
+
+
 def test_sweep_waits_for_what_is_computed_in_the_background():
     waited = []
 
@@ -271,6 +288,9 @@ def test_sweep_waits_for_what_is_computed_in_the_background():
         ((3, [1]), InvalidType),
         ((print, []), InvalidArgument),
         ((len, [0]), InvalidArgument),
+        ((str, 4, 1, 0.001, "cpu", 3), InvalidType),
+        ((str, [4], 1, 0.001, "cpu", None, "shufle"), InvalidArgument),
+        ((str, [4], 1, 0.001, "cpu", None, "shuffle", 0), InvalidArgument),
     ],
 )
 def test_bad_sweeps(arguments, error):
@@ -440,6 +460,11 @@ def html(measured, tmp_path_factory):
     bound = Outcome("k", "<what>", "d = 20", "fraction", True, 0.7, 0.9, 0.8, "")
     dataclasses.replace(measured, outcomes=(bound,), absent={"cuML": "no"}).to_html(path)
     return path
+
+
+def test_a_record_prints_its_tables(measured):
+    assert "samples/s" in str(measured) and len(repr(measured)) < 200
+    assert repr(measured).startswith("<schuss.lab.Record")
 
 
 def test_the_page_of_a_record_without_cells(measured, tmp_path):

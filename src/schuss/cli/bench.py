@@ -19,7 +19,6 @@ __all__ = ["bench"]
 REGRESSED = 3  # exit code: neither a bug nor wrong input
 QUICK = {"elements": 2_000_000, "repeats": 3, "seconds": 0.03}
 FULL = {"elements": 100_000_000, "repeats": 5, "seconds": 0.2}
-WIDTH = 140  # columns of a table that goes to a file
 PAGES = ("README.md", "docs/lab.rst")
 
 
@@ -81,8 +80,8 @@ Examples:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Measure on a file (.npz with X and y, or .npy whose last column is y), not on "
-    "synthetic data.",
+    help="Measure on a file (.npz with X and y; or .npy or a table, whose last column is y), not "
+    "on synthetic data.",
 )
 @click.option(
     "--peers",
@@ -125,6 +124,7 @@ Examples:
 def throughput(context: click.Context, **options: Any) -> int:
     """Samples per second against batch size."""
     from schuss.cli.outputs import check_writable
+    from schuss.data.tables import require
     from schuss.lab import compare, load
     from schuss.lab.comparison import comparison_table
 
@@ -137,6 +137,9 @@ def throughput(context: click.Context, **options: Any) -> int:
     check_writable(options["json_path"], "--json", (".json",))
     check_writable(options["png"], "--png", (".png", ".svg", ".pdf"))
     check_writable(options["html"], "--html", (".html",))
+    for option, package in (("png", "matplotlib"), ("html", "plotly")):
+        if options[option]:
+            require(package, "lab", f"--{option}")
     old = load(options["old"]) if options["old"] else None
     record = load(options["load"]) if options["load"] else _measure(options, given)
     if options["json_path"]:
@@ -152,7 +155,10 @@ def throughput(context: click.Context, **options: Any) -> int:
         return 0
     changes = compare(old, record, options["threshold"])
     if not changes:
-        raise click.UsageError(f"{options['old']} has no cell in common with this record")
+        raise click.UsageError(
+            f"--compare={str(options['old'])!r}: the two records share no cell of a backend with a "
+            "fraction of a ceiling"
+        )
     _print(comparison_table(changes))
     return REGRESSED if any(change.regressed for change in changes) else 0
 
@@ -167,8 +173,10 @@ def _check(options: dict[str, Any]) -> None:
 def _console() -> Console:
     from rich.console import Console
 
+    from schuss.lab.record import TABLE_WIDTH
+
     console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    return console if console.is_terminal else Console(width=TABLE_WIDTH)
 
 
 def _print(what: Any) -> None:

@@ -154,7 +154,12 @@ def as_matrix(
     """
     array = as_array(X, name)
     if array.ndim != 2:
-        hint = f"; for a single column pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
+        hint = (
+            f"; for a single column pass {name}.reshape(-1, 1), for a single row "
+            f"{name}.reshape(1, -1)"
+            if array.ndim == 1
+            else ""
+        )
         raise DataError(
             f"{name}: expected two dimensions (n_samples, n_features), got shape {array.shape}"
             f"{hint}."

@@ -100,7 +100,7 @@ class Schedule(Spec):
         return True
 
 
-SCHEDULES: Table[Schedule] = Table("learning_rate", Schedule)
+SCHEDULES: Table[Schedule] = Table("learning_rate", Schedule, "auto", "a number")
 
 
 R = TypeVar("R", bound=Schedule)

@@ -149,10 +149,13 @@ class Table(Generic[S]):
         What users call a member of this family (``"loss"``); errors name it.
     base : type
         The family's base class.
+    further : str
+        What the argument accepts besides, for errors.
     """
 
-    def __init__(self, argument: str, base: type[S]) -> None:
+    def __init__(self, argument: str, base: type[S], *further: str) -> None:
         self.argument = argument
+        self.further = further
         self.base = base
         self.rows: dict[str, type[S]] = {}
 
@@ -245,7 +248,7 @@ class Table(Generic[S]):
 
     def _row(self, name: str) -> type[S]:
         if name not in self.rows:
-            raise unknown_name(self.argument, name, self.rows)
+            raise unknown_name(self.argument, name, [*self.rows, *self.further])
         return self.rows[name]
 
     def _build(self, row: Callable[..., S], arguments: Any, keywords: dict[str, Any]) -> S:

@@ -31,6 +31,10 @@ __all__ = ["Bench", "batch_sizes_up_to", "throughput"]
 Watch = Callable[[Record, str], Any]
 
 
+# What the lab computes in.
+DTYPES = ("float32", "float64")
+
+
 def batch_sizes_up_to(n: int, factor: int = 4) -> list[int]:
     """1, 4, 16, ... and n."""
     sizes = list(itertools.takewhile(lambda size: size < n, (factor**k for k in range(64))))
@@ -74,7 +78,7 @@ def throughput(
         Every compiled backend that is available, by default.
     d : int or sequence of int, default=(20, 100, 1000)
         Columns of the synthetic data.
-    dtype : str or sequence of str, default="float32"
+    dtype : {"float32", "float64"} or a sequence of these, default="float32"
     loss : str or sequence of str, default="squared_error"
     order : str or sequence of str, default="shuffle"
     threads : int, optional
@@ -114,9 +118,17 @@ def throughput(
     engines, asked = check_backends(backends), check_peers(peers)
     bench = Bench(engines, asked, threads, repeats, seconds, seed, watch)
     shapes = [None] if X is not None else many("d", d)
+    kinds = many("dtype", dtype)
+    for kind in kinds:
+        if str(kind) not in DTYPES:
+            raise unknown_name("dtype", str(kind), DTYPES)
+    measured = [losses.get(name) for name in many("loss", loss)]
+    for one in measured:
+        if isinstance(one, losses.VectorLoss):
+            raise InvalidArgument(f"loss={str(one)!r}: the lab measures losses of one output.")
     check_number("elements", elements, {">=": 1}, integer=True)
-    for columns, kind in itertools.product(shapes, many("dtype", dtype)):
-        for the_loss in map(losses.get, many("loss", loss)):
+    for columns, kind in itertools.product(shapes, kinds):
+        for the_loss in measured:
             if X is not None:
                 data = given(X, y, kind, the_loss)
             else:
@@ -294,7 +306,11 @@ def many(name: str, value: Any) -> list[Any]:
 def check_backends(asked: str | Sequence[str] | None) -> list[str]:
     """Names of backends; every compiled one there is, by default."""
     if asked is not None:
-        return many("backends", asked)
+        names = many("backends", asked)
+        for name in names:
+            if name not in available():
+                raise unknown_name("backends", name, available())
+        return names
     compiled = [name for name, why in available().items() if why is None and name != "reference"]
     return compiled or ["reference"]
 
@@ -314,11 +330,12 @@ def sizes_for(asked: Sequence[int] | None, n: int) -> list[int]:
     """Batch sizes in ascending order, those beyond n left out."""
     if asked is None:
         return batch_sizes_up_to(n)
-    for size in many("batch_sizes", asked):
+    sizes = many("batch_sizes", asked)
+    for size in sizes:
         check_number("batch_sizes", size, {">=": 1}, integer=True)
-    fitting = sorted({int(size) for size in asked if size <= n})
+    fitting = sorted({int(size) for size in sizes if size <= n})
     if not fitting:
-        raise InvalidArgument(f"batch_sizes={asked!r}: all are larger than the {n} rows.")
+        raise InvalidArgument(f"batch_sizes={asked!r}: expected some of 1 ... {n}, the rows.")
     return fitting
 
 

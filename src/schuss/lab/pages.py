@@ -80,7 +80,7 @@ def caption(record: Record) -> str:
     return (
         f"n·d = {largest:.0e}, float32, medians of {settings['repeats']} interleaved turns; "
         f"{machine_line(record)}{''.join(', ' + v for v in versions)}.{gone} "
-        "`schuss bench --peers` measures it anew."
+        "`schuss bench --peers` measures it anew, with those that are installed."
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Ceilings", "Cell", "Curve", "Outcome", "Record", "load"]
 
 FORMAT = 1
+TABLE_WIDTH = 140  # columns of a table that is not for a terminal
 KNEE = 0.9  # part of the best speed that the knee reaches
 IN_ORDER = ("sequential", "blocks")  # orders that read memory nearly as it lies
 
@@ -306,9 +307,9 @@ class Outcome:
         return dataclasses.asdict(self)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Record:
-    """Everything that one run of the lab measured.
+    """Everything that one run of the lab measured. Printed, it shows its tables.
 
     Attributes
     ----------
@@ -405,6 +406,18 @@ class Record:
         Path(path).write_text(text, encoding="utf-8")
 
     # ---- For people ----
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(cell.name for cell in self.cells))
+        return f"<schuss.lab.Record of {len(self.cells)} cells: {names[:80]}>"
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=TABLE_WIDTH)
+        with console.capture() as captured:
+            console.print(self.table())
+        return captured.get()
 
     def table(self) -> RenderableType:
         """The record as tables for the terminal (for ``rich.print``)."""

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from schuss.data import order as orders
 from schuss.errors import InvalidArgument, InvalidType
 from schuss.formulas.spec import check_number
 from schuss.lab import clock as clocks
@@ -38,7 +39,7 @@ def sweep(
     ----------
     step : callable, or dict of str to callable
         Several are measured side by side, by name.
-    batch_sizes : sequence of int
+    batch_sizes : int or sequence of int
     repeats : int, default=5
     seconds : float, default=0.2
         About how long a measurement lasts.
@@ -76,13 +77,19 @@ def sweep(
     for name, function in steps.items():
         if not callable(function):
             raise InvalidType(f"step {name!r}={function!r}: expected a function of a batch size.")
-    sizes = list(batch_sizes)
+    sizes = [batch_sizes] if isinstance(batch_sizes, int) else list(batch_sizes)
     for size in sizes:
         check_number("batch_sizes", size, {">=": 1}, integer=True)
     if not (steps and sizes):
         raise InvalidArgument(f"batch_sizes={sizes!r}: expected at least one, and a step.")
     check_number("repeats", repeats, {">=": 1}, integer=True)
     check_number("seconds", seconds, {">": 0.0})
+    orders.get(order)
+    if ceilings is not None and not isinstance(ceilings, Ceilings):
+        raise InvalidType(f"ceilings={ceilings!r}: expected what schuss.lab.ceilings returns.")
+    if cores is not None:
+        most = {} if ceilings is None else {"<=": ceilings.cores}
+        check_number("cores", cores, {">=": 1, **most}, integer=True)
     turns = [Turns(name, steps[name], size, clock, seconds) for name in steps for size in sizes]
     for _ in range(repeats):
         for turn in turns:
