@@ -1,0 +1,436 @@
+"""SGDRegressor and SGDClassifier: scikit-learn's interface over schuss's kernels.
+
+The classes are scikit-learn's own, down to their checks and attributes; what is replaced is how the
+weights are trained. What the kernels have no loop for yet (:class:`LeftOut`) is trained by
+scikit-learn's loop, and the attribute ``backend_`` says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn import linear_model
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.parallel import Parallel, delayed
+
+from schuss.backends import Backend, Problem, choose
+from schuss.data.sparse import as_rows, is_sparse
+from schuss.errors import InvalidArgument
+from schuss.formulas import losses
+from schuss.formulas.losses import Loss
+from schuss.formulas.penalties import Penalty
+from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
+
+__all__ = ["SGDClassifier", "SGDRegressor"]
+
+log = logging.getLogger("schuss")
+
+MAX_INT = np.iinfo(np.int32).max
+CONSTRAINTS: dict[str, list[Any]] = {
+    "backend": [StrOptions({"auto", "native", "jit", "reference"})],
+    "threads": [Interval(Integral, 1, None, closed="left"), None],
+}
+
+
+def loss_of(model: Any) -> Loss:
+    """Schuss's loss of the estimator's ``loss`` and ``epsilon``."""
+    row: Any = losses.LOSSES.rows[model.loss]
+    loss: Loss = row(model.epsilon) if "epsilon" in row.__dataclass_fields__ else row()
+    return loss
+
+
+def engine_of(model: Any, X: Any) -> Backend:
+    """The backend that trains, also by its name in ``backend_``.
+
+    Raises
+    ------
+    LeftOut
+        If the kernels have no loop for what the model asks for.
+    """
+    if model.penalty not in (None, "l2"):
+        raise LeftOut(f"penalty={model.penalty!r}")
+    if model.learning_rate in ("pa1", "pa2"):
+        raise LeftOut(f"learning_rate={model.learning_rate!r}")
+    if is_sparse(X) and model.fit_intercept:
+        raise LeftOut("the intercept of sparse rows, which learns more slowly there")
+    if model.learning_rate == "invscaling" and model.power_t < 0:
+        raise LeftOut(f"power_t={model.power_t}")
+    rate = schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha)(model.t_ - 1)
+    if rate * model.alpha > 1:
+        raise LeftOut(f"a learning rate above 1/alpha: {rate:.3g}")
+    engine = choose(model.backend, loss_of(model), model.threads)
+    model.backend_ = engine.name
+    return engine
+
+
+def leave_to_sklearn(model: Any, reason: LeftOut) -> None:
+    """Say that scikit-learn's loop trains, or refuse where a backend was asked for by name."""
+    if model.backend != "auto":
+        raise InvalidArgument(
+            f"backend={model.backend!r} does not train {reason}; backend='auto' leaves it to "
+            "scikit-learn's loop."
+        ) from None
+    log.info("%s: trained by scikit-learn's loop (%s)", type(model).__name__, reason)
+    model.backend_ = "scikit-learn"
+
+
+def weights_of(sample_weight: np.ndarray, per_row: Any = 1.0) -> np.ndarray | None:
+    """Weights of the rows; None where all are 1."""
+    weights = (sample_weight * per_row).astype(sample_weight.dtype)
+    return None if (weights == 1).all() else weights
+
+
+def theta_of(model: Any, name: str, row: int = 0) -> np.ndarray:
+    """Coefficients and intercept of the attributes of that name, those of one class."""
+    coef, intercept = (getattr(model, name.format(part)) for part in ("coef", "intercept"))
+    return np.append(np.atleast_2d(coef)[row], np.atleast_1d(intercept)[row])
+
+
+def train(
+    model: Any,
+    engine: Backend,
+    X: Any,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    start: np.ndarray,
+    mean: np.ndarray | None,
+    max_iter: int,
+    held_out: np.ndarray,
+    score: Any,
+    seed: int,
+) -> Outcome:
+    """Train one weight vector, and the mean of its iterates in ``mean``, as the model says."""
+    if weights is not None and score is None and model.tol is not None:
+        raise LeftOut("weights, which the stopping criterion does not know")
+    problem = Problem(
+        as_rows(X, X.dtype),
+        y,
+        weights,
+        loss_of(model),
+        Penalty(l2=model.alpha if model.penalty == "l2" else 0.0),
+        bool(model.fit_intercept),
+    )
+    training = Training(
+        engine,
+        problem,
+        np.flatnonzero(~held_out) if held_out.any() else None,
+        schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha),
+        model.learning_rate == "adaptive",
+        model.shuffle,
+        seed,
+        int(model.n_iter_no_change),
+        -np.inf if model.tol is None else model.tol,
+        score,
+        model.verbose,
+    )
+    average = None if mean is None else Average(int(model.average), mean)
+    return training.run(start.astype(X.dtype), int(model.t_) - 1, max_iter, average)
+
+
+class SGDRegressor(linear_model.SGDRegressor):
+    """scikit-learn's ``SGDRegressor``, trained by schuss's kernels.
+
+    Parameters
+    ----------
+    loss, penalty, alpha, ..., average
+        As in ``sklearn.linear_model.SGDRegressor``.
+    backend : {"auto", "native", "jit", "reference"}, default="auto"
+        What trains; "auto" takes native, else jit, and leaves to scikit-learn's loop what they do
+        not train. A backend asked for by name refuses that.
+    threads : int, optional
+        Most threads to use.
+
+    Attributes
+    ----------
+    backend_ : str
+        What trained; "scikit-learn" where its loop did: L1 and elastic-net penalties,
+        passive-aggressive steps, sparse rows with an intercept, weights with ``tol`` and without
+        ``early_stopping``, losses that overflow.
+
+    Notes
+    -----
+    Further attributes are scikit-learn's. ``docs/sklearn.rst`` lists where results differ.
+
+    References
+    ----------
+    L. Bottou, Stochastic Gradient Descent Tricks, in: Neural Networks: Tricks of the Trade (2012).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from schuss.sklearn import SGDRegressor
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> SGDRegressor(random_state=0).fit(X, X @ [1.0, 2.0, 3.0]).coef_.round(1)
+    array([1., 2., 3.])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **linear_model.SGDRegressor._parameter_constraints,
+        **CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        *,
+        penalty: str | None = "l2",
+        alpha: float = 0.0001,
+        l1_ratio: float = 0.15,
+        fit_intercept: bool = True,
+        max_iter: int = 1000,
+        tol: float | None = 1e-3,
+        shuffle: bool = True,
+        verbose: int = 0,
+        epsilon: float = 0.1,
+        random_state: Any = None,
+        learning_rate: str = "invscaling",
+        eta0: float = 0.01,
+        power_t: float = 0.25,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        warm_start: bool = False,
+        average: bool | int = False,
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            penalty=penalty,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            fit_intercept=fit_intercept,
+            max_iter=max_iter,
+            tol=tol,
+            shuffle=shuffle,
+            verbose=verbose,
+            epsilon=epsilon,
+            random_state=random_state,
+            learning_rate=learning_rate,
+            eta0=eta0,
+            power_t=power_t,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            warm_start=warm_start,
+            average=average,
+        )
+        self.backend = backend
+        self.threads = threads
+
+    def _fit_regressor(
+        self,
+        X: Any,
+        y: np.ndarray,
+        alpha: float,
+        loss: str,
+        learning_rate: str,
+        sample_weight: np.ndarray,
+        max_iter: int,
+    ) -> None:
+        if not hasattr(self, "t_"):
+            self.t_ = 1.0
+        given = (X, y, alpha, loss, learning_rate, sample_weight, max_iter)
+        try:
+            engine = engine_of(self, X)
+            self._train(engine, X, y, sample_weight, max_iter)
+        except LeftOut as reason:
+            leave_to_sklearn(self, reason)
+            super()._fit_regressor(*given)
+
+    def _theta(self, name: str) -> np.ndarray:
+        """Coefficients and intercept of attributes of that name."""
+        coef, intercept = (getattr(self, name.format(part)) for part in ("coef", "intercept"))
+        return np.append(coef, intercept)
+
+    def _train(
+        self, engine: Backend, X: Any, y: np.ndarray, sample_weight: np.ndarray, max_iter: int
+    ) -> None:
+        held_out = self._make_validation_split(y, sample_mask=sample_weight > 0)
+        score = self._make_validation_score_cb(held_out, X, y, sample_weight)
+        seed = check_random_state(self.random_state).randint(0, MAX_INT)
+        start = theta_of(self, "_standard_{}" if self.average else "{}_")
+        mean = theta_of(self, "_average_{}").astype(np.float64) if self.average else None
+        weights = weights_of(sample_weight)
+        made = train(self, engine, X, y, weights, start, mean, max_iter, held_out, score, seed)
+        self.n_iter_ = made.epochs
+        self.t_ += made.updates
+        self.coef_, self.intercept_ = made.theta[:-1], made.theta[-1:]
+        if mean is not None:
+            self._standard_coef, self._standard_intercept = self.coef_, self.intercept_
+            mean = mean.astype(X.dtype)
+            self._average_coef, self._average_intercept = mean[:-1], mean[-1:]
+            if self.average <= self.t_ - 1:
+                self.coef_, self.intercept_ = mean[:-1], mean[-1:]
+
+
+class SGDClassifier(linear_model.SGDClassifier):
+    """scikit-learn's ``SGDClassifier``, trained by schuss's kernels.
+
+    More than two classes are trained one against the rest, ``n_jobs`` of them at a time.
+
+    Parameters
+    ----------
+    loss, penalty, alpha, ..., average
+        As in ``sklearn.linear_model.SGDClassifier``.
+    backend : {"auto", "native", "jit", "reference"}, default="auto"
+        What trains; "auto" takes native, else jit, and leaves to scikit-learn's loop what they do
+        not train. A backend asked for by name refuses that.
+    threads : int, optional
+        Most threads to use.
+
+    Attributes
+    ----------
+    backend_ : str
+        As of :class:`SGDRegressor`.
+
+    Notes
+    -----
+    Further attributes are scikit-learn's. ``docs/sklearn.rst`` lists where results differ.
+
+    References
+    ----------
+    L. Bottou, Stochastic Gradient Descent Tricks, in: Neural Networks: Tricks of the Trade (2012).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from schuss.sklearn import SGDClassifier
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> y = np.where(X[:, 0] > 0, "yes", "no")
+    >>> SGDClassifier(random_state=0).fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **linear_model.SGDClassifier._parameter_constraints,
+        **CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        loss: str = "hinge",
+        *,
+        penalty: str | None = "l2",
+        alpha: float = 0.0001,
+        l1_ratio: float = 0.15,
+        fit_intercept: bool = True,
+        max_iter: int = 1000,
+        tol: float | None = 1e-3,
+        shuffle: bool = True,
+        verbose: int = 0,
+        epsilon: float = 0.1,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        learning_rate: str = "optimal",
+        eta0: float = 0.01,
+        power_t: float = 0.5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        class_weight: Any = None,
+        warm_start: bool = False,
+        average: bool | int = False,
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            penalty=penalty,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            fit_intercept=fit_intercept,
+            max_iter=max_iter,
+            tol=tol,
+            shuffle=shuffle,
+            verbose=verbose,
+            epsilon=epsilon,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            learning_rate=learning_rate,
+            eta0=eta0,
+            power_t=power_t,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            class_weight=class_weight,
+            warm_start=warm_start,
+            average=average,
+        )
+        self.backend = backend
+        self.threads = threads
+
+    def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        try:
+            engine = engine_of(self, X)
+            made, mean = self._one_class(engine, X, y, 1, None, self.random_state, **given)
+            self._keep([made], [mean])
+        except LeftOut as reason:
+            leave_to_sklearn(self, reason)
+            super()._fit_binary(X, y, **given)
+
+    def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        try:
+            self._train_classes(engine_of(self, X), X, y, **given)
+        except LeftOut as reason:
+            leave_to_sklearn(self, reason)
+            super()._fit_multiclass(X, y, **given)
+
+    def _train_classes(self, engine: Backend, X: Any, y: np.ndarray, **given: Any) -> None:
+        weights = given["sample_weight"]
+        held_out = self._make_validation_split(y, sample_mask=weights > 0)
+        # Drawn before the threads start, so that the draws do not depend on them.
+        seeds = check_random_state(self.random_state).randint(MAX_INT, size=len(self.classes_))
+        trained = Parallel(n_jobs=self.n_jobs, verbose=self.verbose, require="sharedmem")(
+            delayed(self._one_class)(engine, X, y, k, held_out, seed, **given)
+            for k, seed in enumerate(seeds)
+        )
+        self._keep(*zip(*trained, strict=True))
+
+    def _one_class(
+        self,
+        engine: Backend,
+        X: Any,
+        y: np.ndarray,
+        k: int,
+        held_out: np.ndarray | None,
+        random_state: Any,
+        *,
+        sample_weight: np.ndarray,
+        max_iter: int,
+        **_: Any,
+    ) -> tuple[Outcome, np.ndarray | None]:
+        """Train class ``k`` against the others: the outcome, and the mean if one is kept."""
+        binary = len(self.classes_) == 2
+        signs = np.where(y == self.classes_[k], 1, -1).astype(X.dtype)
+        if held_out is None:
+            held_out = self._make_validation_split(signs, sample_mask=sample_weight > 0)
+        score = self._make_validation_score_cb(
+            held_out, X, signs, sample_weight, classes=np.array([-1, 1], dtype=X.dtype)
+        )
+        seed = check_random_state(random_state).randint(MAX_INT)
+        others = self._expanded_class_weight[0] if binary else 1.0
+        per_row = np.where(signs > 0, self._expanded_class_weight[k], others)
+        row = 0 if binary else k
+        start = theta_of(self, "_standard_{}" if self.average else "{}_", row)
+        mean = theta_of(self, "_average_{}", row).astype(np.float64) if self.average else None
+        weights = weights_of(sample_weight, per_row)
+        made = train(self, engine, X, signs, weights, start, mean, max_iter, held_out, score, seed)
+        return made, mean
+
+    def _keep(self, made: Any, means: Any) -> None:
+        """Make attributes of what was trained: one weight vector, or one for each class."""
+        self.n_iter_ = max(one.epochs for one in made)
+        self.t_ += max(one.updates for one in made)
+        theta = np.stack([one.theta for one in made])
+        self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
+        if self.average:
+            self._standard_coef, self._standard_intercept = self.coef_, self.intercept_
+            mean = np.stack(means).astype(theta.dtype)
+            self._average_coef, self._average_intercept = mean[:, :-1].copy(), mean[:, -1].copy()
+            if self.average <= self.t_ - 1:
+                self.coef_, self.intercept_ = self._average_coef, self._average_intercept

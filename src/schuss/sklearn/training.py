@@ -1,0 +1,174 @@
+"""The loop of scikit-learn's SGD over schuss's kernels: epochs, learning rates, when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from schuss.backends import Backend, Problem, Segment, State
+from schuss.data import order as orders
+from schuss.formulas import rules, schedules
+from schuss.formulas.schedules import Schedule
+from schuss.loop import visited
+
+__all__ = ["Average", "LeftOut", "Outcome", "Training", "schedule_of"]
+
+# Beyond this summed loss scikit-learn may have cut a slope off at 1e12.
+LARGEST_LOSS = 1e23
+
+# A learning rate that is divided by 5 stops at this.
+LEAST_RATE = 1e-6
+
+
+def schedule_of(name: str, eta0: float, power_t: float, alpha: float) -> Schedule:
+    """The rates of scikit-learn's ``learning_rate``; those of "adaptive" as it begins."""
+    if name == "optimal":
+        return schedules.optimal(alpha)
+    if name == "invscaling":
+        return schedules.invscaling(eta0, power_t)
+    return schedules.constant(eta0)
+
+
+class LeftOut(Exception):
+    """What the kernels have no loop for, so that scikit-learn's has to train."""
+
+
+@dataclass
+class Average:
+    """The mean of the iterates, and from which update on it is taken.
+
+    Attributes
+    ----------
+    start : int
+        The first update whose iterate counts, from 1 on.
+    theta : ndarray of float64, shape (n_features + 1,)
+        The mean so far.
+    """
+
+    start: int
+    theta: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training made.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n_features + 1,)
+        Coefficients, then the intercept.
+    epochs, updates : int
+    """
+
+    theta: np.ndarray
+    epochs: int
+    updates: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """One weight vector's training, as scikit-learn's ``_plain_sgd`` runs it.
+
+    Attributes
+    ----------
+    backend : Backend
+    problem : Problem
+    rows : ndarray of int, or None
+        Rows of X to train on; None: all.
+    schedule : Schedule
+        Rates by update.
+    adaptive : bool
+        Whether the rate is divided by 5 instead of stopping.
+    shuffle : bool
+    seed : int
+    n_iter_no_change : int
+    tol : float
+        -inf: never stop before ``max_iter``.
+    score : callable or None
+        ``score(coef, intercept)`` on held-out rows, to be maximised instead of the objective.
+    verbose : int
+    """
+
+    backend: Backend
+    problem: Problem
+    rows: np.ndarray | None
+    schedule: Schedule
+    adaptive: bool
+    shuffle: bool
+    seed: int
+    n_iter_no_change: int
+    tol: float
+    score: Callable[[np.ndarray, float], float] | None = None
+    verbose: int = 0
+
+    def run(
+        self, theta: np.ndarray, updates: int, max_iter: int, average: Average | None = None
+    ) -> Outcome:
+        """Go on from ``theta``, which ``updates`` updates have led to.
+
+        Raises
+        ------
+        LeftOut
+            If weights are no longer finite, or losses so large that slopes have to be cut off.
+        """
+        problem, began = self.problem, time.perf_counter()
+        state = State.start(theta, rules.sgd())
+        state.step = updates
+        n = problem.X.shape[0] if self.rows is None else self.rows.size
+        row_bytes = problem.X.nbytes // problem.X.shape[0]
+        facts = orders.Facts(
+            n, 1, self.seed, None, None, self.backend.permute, self.backend.mix, row_bytes
+        )
+        visits = (orders.shuffle() if self.shuffle else orders.sequential()).bind(facts)
+        best, waited, shrink, epoch = -np.inf, 0, 1.0, 0
+        for epoch in range(1, max_iter + 1):
+            penalty = problem.penalty(state.theta[:-1])
+            loss = self._epoch(visits, n, shrink, state, average)
+            if not (np.isfinite(state.theta).all() and loss < LARGEST_LOSS):
+                raise LeftOut("losses that overflow")
+            if self.score is not None:
+                reached = self.score(state.theta[:-1], state.theta[-1])
+            else:
+                reached = -(loss / n + (penalty + problem.penalty(state.theta[:-1])) / 2)
+            if self.verbose:
+                self._tell(epoch, state, loss / n, began)
+            waited = waited + 1 if reached < best + self.tol else 0
+            best = max(best, reached)
+            if waited >= self.n_iter_no_change:
+                rate = float(self.schedule(np.array([0]))[0]) * shrink
+                if not (self.adaptive and rate > LEAST_RATE):
+                    break
+                shrink, waited = shrink / 5, 0
+        return Outcome(state.theta, epoch, state.step - updates)
+
+    def _epoch(
+        self, visits: orders.Visits, n: int, shrink: float, state: State, average: Average | None
+    ) -> float:
+        """Visit every row once; returns their summed loss, each as its turn came."""
+        number, loss, done = state.step, 0.0, 0
+        longest = self.backend.segment_rows(self.problem.n_features, 1)
+        while done < n:
+            end = min(done + longest, n)
+            if average is not None:
+                # A segment has the mean in all of its steps or in none.
+                before = average.start - 1 - state.step
+                if before > 0:
+                    end = min(end, done + before)
+                elif state.average is None:
+                    state.average, state.averaged = average.theta, -before
+            rates = shrink * self.schedule(np.arange(state.step, state.step + end - done))
+            rows = visited(visits, number, done, end, self.rows)
+            loss += self.backend.descend(self.problem, state, Segment(rows, rates, 1))[0]
+            done = end
+        return loss
+
+    def _tell(self, epoch: int, state: State, loss: float, began: float) -> None:
+        coef = state.theta[:-1].astype(np.float64)
+        print(
+            f"-- Epoch {epoch}\nNorm: {np.linalg.norm(coef):.2f}, NNZs: {np.count_nonzero(coef)}, "
+            f"Bias: {state.theta[-1]:.6f}, T: {state.step}, Avg. loss: {loss:f}\n"
+            f"Total training time: {time.perf_counter() - began:.2f} seconds."
+        )
