@@ -211,6 +211,39 @@ def test_within_scikit_learn():
     assert clone(ours.SGDRegressor(backend="jit", threads=1)).get_params()["backend"] == "jit"
 
 
+def test_scripts_stay_as_they_are():
+    ours.patch()
+    try:
+        from sklearn.linear_model import SGDClassifier
+
+        assert SGDClassifier is ours.SGDClassifier
+        assert SGDClassifier(random_state=0).fit(X, SCORES > 0).backend_ != "scikit-learn"
+    finally:
+        ours.unpatch()
+    assert theirs.SGDClassifier is not ours.SGDClassifier
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_fitted_models_become_each_other(name):
+    a, b = both(name, alpha=0.01, average=True)
+    for was, model in ((b, ours.to_sklearn(b)), (a, ours.from_sklearn(a))):
+        assert model.alpha == 0.01
+        np.testing.assert_array_equal(model.predict(X), was.predict(X))
+        model.partial_fit(X, TARGETS[name][0])
+    assert type(ours.to_sklearn(b)) is type(a) and type(ours.from_sklearn(a)) is type(b)
+    assert not hasattr(ours.to_sklearn(b), "backend_")
+    for convert, model in ((ours.to_sklearn, a), (ours.from_sklearn, b), (ours.to_sklearn, 3)):
+        with pytest.raises(TypeError, match="model="):
+            convert(model)
+
+
+def test_left_to_scikit_learn_from_the_start():
+    """An overflow after some epochs of early stopping leaves nothing behind."""
+    a, b = both("SGDRegressor", X * 30, early_stopping=True, learning_rate="constant", eta0=1e-3)
+    assert b.backend_ == "scikit-learn"
+    np.testing.assert_array_equal(b.coef_, a.coef_)
+
+
 def test_without_scikit_learn():
     code = """
         import sys

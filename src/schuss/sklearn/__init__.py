@@ -13,7 +13,14 @@ from __future__ import annotations
 from schuss.errors import MissingPackage
 
 try:
-    from schuss.sklearn.estimators import SGDClassifier, SGDRegressor
+    from schuss.sklearn.estimators import (
+        SGDClassifier,
+        SGDRegressor,
+        from_sklearn,
+        patch,
+        to_sklearn,
+        unpatch,
+    )
 except ModuleNotFoundError as error:
     if error.name != "sklearn":
         raise
@@ -21,4 +28,4 @@ except ModuleNotFoundError as error:
         "schuss.sklearn needs scikit-learn: pip install '.[sklearn]' from a clone of schuss"
     ) from error
 
-__all__ = ["SGDClassifier", "SGDRegressor"]
+__all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn", "unpatch"]

@@ -7,6 +7,7 @@ scikit-learn's loop, and the attribute ``backend_`` says so.
 
 from __future__ import annotations
 
+import copy
 import logging
 from numbers import Integral
 from typing import Any, ClassVar
@@ -19,13 +20,13 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from schuss.backends import Backend, Problem, choose
 from schuss.data.sparse import as_rows, is_sparse
-from schuss.errors import InvalidArgument
+from schuss.errors import InvalidArgument, InvalidType
 from schuss.formulas import losses
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
 from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
 
-__all__ = ["SGDClassifier", "SGDRegressor"]
+__all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn", "unpatch"]
 
 log = logging.getLogger("schuss")
 
@@ -67,8 +68,9 @@ def engine_of(model: Any, X: Any) -> Backend:
     return engine
 
 
-def leave_to_sklearn(model: Any, reason: LeftOut) -> None:
-    """Say that scikit-learn's loop trains, or refuse where a backend was asked for by name."""
+def leave_to_sklearn(model: Any, reason: LeftOut, start: tuple[np.ndarray, np.ndarray]) -> None:
+    """Go back to the start for scikit-learn's loop; a backend asked for by name refuses that."""
+    model.coef_, model.intercept_ = start  # scoring held-out rows has set them
     if model.backend != "auto":
         raise InvalidArgument(
             f"backend={model.backend!r} does not train {reason}; backend='auto' leaves it to "
@@ -234,18 +236,12 @@ class SGDRegressor(linear_model.SGDRegressor):
     ) -> None:
         if not hasattr(self, "t_"):
             self.t_ = 1.0
-        given = (X, y, alpha, loss, learning_rate, sample_weight, max_iter)
+        before = self.coef_, self.intercept_
         try:
-            engine = engine_of(self, X)
-            self._train(engine, X, y, sample_weight, max_iter)
+            self._train(engine_of(self, X), X, y, sample_weight, max_iter)
         except LeftOut as reason:
-            leave_to_sklearn(self, reason)
-            super()._fit_regressor(*given)
-
-    def _theta(self, name: str) -> np.ndarray:
-        """Coefficients and intercept of attributes of that name."""
-        coef, intercept = (getattr(self, name.format(part)) for part in ("coef", "intercept"))
-        return np.append(coef, intercept)
+            leave_to_sklearn(self, reason, before)
+            super()._fit_regressor(X, y, alpha, loss, learning_rate, sample_weight, max_iter)
 
     def _train(
         self, engine: Backend, X: Any, y: np.ndarray, sample_weight: np.ndarray, max_iter: int
@@ -365,19 +361,21 @@ class SGDClassifier(linear_model.SGDClassifier):
         self.threads = threads
 
     def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        before = self.coef_, self.intercept_
         try:
             engine = engine_of(self, X)
             made, mean = self._one_class(engine, X, y, 1, None, self.random_state, **given)
             self._keep([made], [mean])
         except LeftOut as reason:
-            leave_to_sklearn(self, reason)
+            leave_to_sklearn(self, reason, before)
             super()._fit_binary(X, y, **given)
 
     def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        before = self.coef_, self.intercept_
         try:
             self._train_classes(engine_of(self, X), X, y, **given)
         except LeftOut as reason:
-            leave_to_sklearn(self, reason)
+            leave_to_sklearn(self, reason, before)
             super()._fit_multiclass(X, y, **given)
 
     def _train_classes(self, engine: Backend, X: Any, y: np.ndarray, **given: Any) -> None:
@@ -434,3 +432,96 @@ class SGDClassifier(linear_model.SGDClassifier):
             self._average_coef, self._average_intercept = mean[:, :-1].copy(), mean[:, -1].copy()
             if self.average <= self.t_ - 1:
                 self.coef_, self.intercept_ = self._average_coef, self._average_intercept
+
+
+# ---- Between scikit-learn's classes and ours ----
+
+PAIRS = {row.__base__: row for row in (SGDRegressor, SGDClassifier)}
+
+
+def patch() -> None:
+    """Put our classes in the place of scikit-learn's, for scripts that import those afterwards.
+
+    Examples
+    --------
+    >>> import schuss.sklearn
+    >>> schuss.sklearn.patch()
+    >>> from sklearn.linear_model import SGDClassifier
+    >>> SGDClassifier.__module__.split(".")[0]
+    'schuss'
+    >>> schuss.sklearn.unpatch()
+    """
+    for own in PAIRS.values():
+        setattr(linear_model, own.__name__, own)
+
+
+def unpatch() -> None:
+    """Put scikit-learn's classes back in their place."""
+    for own in PAIRS.values():
+        setattr(linear_model, own.__name__, own.__base__)
+
+
+def from_sklearn(model: Any) -> Any:
+    """Our estimator with the parameters of scikit-learn's, and what it has learnt.
+
+    Parameters
+    ----------
+    model : SGDRegressor or SGDClassifier of sklearn.linear_model
+
+    Raises
+    ------
+    schuss.errors.InvalidType
+        For anything else.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import SGDRegressor
+    >>> import schuss.sklearn
+    >>> schuss.sklearn.from_sklearn(SGDRegressor(alpha=0.1)).get_params()["alpha"]
+    0.1
+    """
+    if type(model) not in PAIRS:
+        names = " or ".join(row.__name__ for row in PAIRS)
+        raise InvalidType(
+            f"model={model!r}: expected scikit-learn's {names}; got {type(model).__name__}."
+        )
+    return _as(PAIRS[type(model)], model)
+
+
+def to_sklearn(model: Any) -> Any:
+    """scikit-learn's estimator with the parameters of ours, and what it has learnt.
+
+    Parameters
+    ----------
+    model : SGDRegressor or SGDClassifier of schuss.sklearn
+
+    Raises
+    ------
+    schuss.errors.InvalidType
+        For anything else.
+
+    Examples
+    --------
+    >>> import schuss.sklearn
+    >>> made = schuss.sklearn.to_sklearn(schuss.sklearn.SGDRegressor(alpha=0.1))
+    >>> type(made).__module__.split(".")[0], made.alpha
+    ('sklearn', 0.1)
+    """
+    if type(model) not in PAIRS.values():
+        names = " or ".join(row.__name__ for row in PAIRS.values())
+        raise InvalidType(
+            f"model={model!r}: expected {names} of schuss.sklearn; got {type(model).__name__}."
+        )
+    return _as(type(model).__base__, model)
+
+
+def _as(kind: Any, model: Any) -> Any:
+    """A copy of the model as an object of another class of the pair."""
+    known = kind().get_params()
+    made = kind(**{name: value for name, value in model.get_params().items() if name in known})
+    learnt = {k: v for k, v in vars(model).items() if k.endswith("_") or k.startswith("_")}
+    if kind in PAIRS:
+        learnt.pop("backend_", None)
+    for name, value in copy.deepcopy(learnt).items():
+        setattr(made, name, value)
+    return made
