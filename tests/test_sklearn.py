@@ -10,7 +10,7 @@ import pytest
 
 import schuss
 
-pytest.importorskip("sklearn", minversion="1.6")
+pytest.importorskip("sklearn", minversion="1.8")
 import sklearn.linear_model as theirs
 from scipy import sparse
 from sklearn.base import clone
@@ -247,13 +247,19 @@ def test_left_to_scikit_learn_from_the_start():
 def test_without_scikit_learn():
     code = """
         import sys
-        sys.modules["sklearn"] = None
+        if {old}:
+            import sklearn
+            sklearn.__version__ = "1.7.2"
+        else:
+            sys.modules["sklearn"] = None
         try:
             import schuss.sklearn
         except ImportError as error:
             print(error)
     """
-    assert "pip install '.[sklearn]'" in run_python(code)
+    for old, what in ((False, "scikit-learn 1.8 or newer:"), (True, "found 1.7.2")):
+        message = run_python(code.format(old=old))
+        assert what in message and "pip install '.[sklearn]'" in message
 
 
 @pytest.mark.parametrize("changes", [{"backend": "cuda"}, {"threads": 0}])

@@ -25,7 +25,8 @@ except ModuleNotFoundError as error:
     if error.name != "sklearn":
         raise
     raise MissingPackage(
-        "schuss.sklearn needs scikit-learn: pip install '.[sklearn]' from a clone of schuss"
+        "schuss.sklearn needs scikit-learn 1.8 or newer: pip install '.[sklearn]' from a clone of "
+        "schuss"
     ) from error
 
 __all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn", "unpatch"]

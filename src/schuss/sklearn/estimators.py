@@ -13,6 +13,7 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+import sklearn
 from sklearn import linear_model
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -20,11 +21,18 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from schuss.backends import Backend, Problem, choose
 from schuss.data.sparse import as_rows, is_sparse
-from schuss.errors import InvalidArgument, InvalidType
+from schuss.errors import InvalidArgument, InvalidType, MissingPackage
 from schuss.formulas import losses
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
 from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
+
+# What is replaced are methods that have these arguments from then on.
+if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < (1, 8):
+    raise MissingPackage(
+        f"schuss.sklearn needs scikit-learn 1.8 or newer, found {sklearn.__version__}: "
+        "pip install '.[sklearn]' from a clone of schuss"
+    )
 
 __all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn", "unpatch"]
 
