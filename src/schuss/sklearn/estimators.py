@@ -76,9 +76,8 @@ def engine_of(model: Any, X: Any) -> Backend:
     return engine
 
 
-def leave_to_sklearn(model: Any, reason: LeftOut, start: tuple[np.ndarray, np.ndarray]) -> None:
-    """Go back to the start for scikit-learn's loop; a backend asked for by name refuses that."""
-    model.coef_, model.intercept_ = start  # scoring held-out rows has set them
+def leave_to_sklearn(model: Any, reason: LeftOut) -> None:
+    """Say that scikit-learn's loop trains; a backend asked for by name refuses that."""
     if model.backend != "auto":
         raise InvalidArgument(
             f"backend={model.backend!r} does not train {reason}; backend='auto' leaves it to "
@@ -244,11 +243,10 @@ class SGDRegressor(linear_model.SGDRegressor):
     ) -> None:
         if not hasattr(self, "t_"):
             self.t_ = 1.0
-        before = self.coef_, self.intercept_
         try:
             self._train(engine_of(self, X), X, y, sample_weight, max_iter)
         except LeftOut as reason:
-            leave_to_sklearn(self, reason, before)
+            leave_to_sklearn(self, reason)
             super()._fit_regressor(X, y, alpha, loss, learning_rate, sample_weight, max_iter)
 
     def _train(
@@ -369,21 +367,19 @@ class SGDClassifier(linear_model.SGDClassifier):
         self.threads = threads
 
     def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
-        before = self.coef_, self.intercept_
         try:
             engine = engine_of(self, X)
             made, mean = self._one_class(engine, X, y, 1, None, self.random_state, **given)
             self._keep([made], [mean])
         except LeftOut as reason:
-            leave_to_sklearn(self, reason, before)
+            leave_to_sklearn(self, reason)
             super()._fit_binary(X, y, **given)
 
     def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
-        before = self.coef_, self.intercept_
         try:
             self._train_classes(engine_of(self, X), X, y, **given)
         except LeftOut as reason:
-            leave_to_sklearn(self, reason, before)
+            leave_to_sklearn(self, reason)
             super()._fit_multiclass(X, y, **given)
 
     def _train_classes(self, engine: Backend, X: Any, y: np.ndarray, **given: Any) -> None:
