@@ -72,6 +72,7 @@ OPTIONAL |= {"threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml"}
 ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.estimators": "sklearn",
+    "schuss.torch.loading": "torch",
 }
 REQUIRED = {"numpy", "numba", "click", "rich"}
 
