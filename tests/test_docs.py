@@ -371,6 +371,8 @@ def modules() -> list[str]:
 def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     if name.startswith("schuss.backends.native"):
         pytest.importorskip("schuss._native", reason="the native extension is not built")
+    if name.startswith("schuss.torch"):
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     for test in doctest.DocTestFinder().find(module):
