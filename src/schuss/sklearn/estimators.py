@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 import sklearn
 from sklearn import linear_model
+from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.parallel import Parallel, delayed
@@ -140,6 +142,24 @@ def train(
     return training.run(start.astype(X.dtype), int(model.t_) - 1, max_iter, average)
 
 
+def keep(model: Any, made: Sequence[Outcome], means: Sequence[np.ndarray | None]) -> None:
+    """Make attributes of what was trained: one weight vector, or one for each class."""
+
+    def parts(thetas: Any) -> tuple[np.ndarray, np.ndarray]:
+        theta = np.stack(thetas).astype(made[0].theta.dtype)
+        coef, intercept = theta[:, :-1].copy(), theta[:, -1].copy()
+        return (coef if is_classifier(model) else coef[0]), intercept
+
+    model.n_iter_ = max(one.epochs for one in made)
+    model.t_ += max(one.updates for one in made)
+    model.coef_, model.intercept_ = parts([one.theta for one in made])
+    if model.average:
+        model._standard_coef, model._standard_intercept = model.coef_, model.intercept_
+        model._average_coef, model._average_intercept = parts(means)
+        if model.average <= model.t_ - 1:
+            model.coef_, model.intercept_ = model._average_coef, model._average_intercept
+
+
 class SGDRegressor(linear_model.SGDRegressor):
     """scikit-learn's ``SGDRegressor``, trained by schuss's kernels.
 
@@ -259,15 +279,7 @@ class SGDRegressor(linear_model.SGDRegressor):
         mean = theta_of(self, "_average_{}").astype(np.float64) if self.average else None
         weights = weights_of(sample_weight)
         made = train(self, engine, X, y, weights, start, mean, max_iter, held_out, score, seed)
-        self.n_iter_ = made.epochs
-        self.t_ += made.updates
-        self.coef_, self.intercept_ = made.theta[:-1], made.theta[-1:]
-        if mean is not None:
-            self._standard_coef, self._standard_intercept = self.coef_, self.intercept_
-            mean = mean.astype(X.dtype)
-            self._average_coef, self._average_intercept = mean[:-1], mean[-1:]
-            if self.average <= self.t_ - 1:
-                self.coef_, self.intercept_ = mean[:-1], mean[-1:]
+        keep(self, [made], [mean])
 
 
 class SGDClassifier(linear_model.SGDClassifier):
@@ -370,7 +382,7 @@ class SGDClassifier(linear_model.SGDClassifier):
         try:
             engine = engine_of(self, X)
             made, mean = self._one_class(engine, X, y, 1, None, self.random_state, **given)
-            self._keep([made], [mean])
+            keep(self, [made], [mean])
         except LeftOut as reason:
             leave_to_sklearn(self, reason)
             super()._fit_binary(X, y, **given)
@@ -391,7 +403,7 @@ class SGDClassifier(linear_model.SGDClassifier):
             delayed(self._one_class)(engine, X, y, k, held_out, seed, **given)
             for k, seed in enumerate(seeds)
         )
-        self._keep(*zip(*trained, strict=True))
+        keep(self, *zip(*trained, strict=True))
 
     def _one_class(
         self,
@@ -423,19 +435,6 @@ class SGDClassifier(linear_model.SGDClassifier):
         weights = weights_of(sample_weight, per_row)
         made = train(self, engine, X, signs, weights, start, mean, max_iter, held_out, score, seed)
         return made, mean
-
-    def _keep(self, made: Any, means: Any) -> None:
-        """Make attributes of what was trained: one weight vector, or one for each class."""
-        self.n_iter_ = max(one.epochs for one in made)
-        self.t_ += max(one.updates for one in made)
-        theta = np.stack([one.theta for one in made])
-        self.coef_, self.intercept_ = theta[:, :-1].copy(), theta[:, -1].copy()
-        if self.average:
-            self._standard_coef, self._standard_intercept = self.coef_, self.intercept_
-            mean = np.stack(means).astype(theta.dtype)
-            self._average_coef, self._average_intercept = mean[:, :-1].copy(), mean[:, -1].copy()
-            if self.average <= self.t_ - 1:
-                self.coef_, self.intercept_ = self._average_coef, self._average_intercept
 
 
 # ---- Between scikit-learn's classes and ours ----
