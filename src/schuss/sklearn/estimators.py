@@ -104,7 +104,7 @@ def theta_of(model: Any, name: str, row: int = 0) -> np.ndarray:
 def train(
     model: Any,
     engine: Backend,
-    X: Any,
+    rows: Any,
     y: np.ndarray,
     weights: np.ndarray | None,
     start: np.ndarray,
@@ -118,7 +118,7 @@ def train(
     if weights is not None and score is None and model.tol is not None:
         raise LeftOut("weights, which the stopping criterion does not know")
     problem = Problem(
-        as_rows(X, X.dtype),
+        rows,
         y,
         weights,
         loss_of(model),
@@ -139,7 +139,7 @@ def train(
         model.verbose,
     )
     average = None if mean is None else Average(int(model.average), mean)
-    return training.run(start.astype(X.dtype), int(model.t_) - 1, max_iter, average)
+    return training.run(start.astype(y.dtype), int(model.t_) - 1, max_iter, average)
 
 
 def keep(model: Any, made: Sequence[Outcome], means: Sequence[np.ndarray | None]) -> None:
@@ -278,7 +278,8 @@ class SGDRegressor(linear_model.SGDRegressor):
         start = theta_of(self, "_standard_{}" if self.average else "{}_")
         mean = theta_of(self, "_average_{}").astype(np.float64) if self.average else None
         weights = weights_of(sample_weight)
-        made = train(self, engine, X, y, weights, start, mean, max_iter, held_out, score, seed)
+        rows = as_rows(X, X.dtype)
+        made = train(self, engine, rows, y, weights, start, mean, max_iter, held_out, score, seed)
         keep(self, [made], [mean])
 
 
@@ -381,7 +382,8 @@ class SGDClassifier(linear_model.SGDClassifier):
     def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
         try:
             engine = engine_of(self, X)
-            made, mean = self._one_class(engine, X, y, 1, None, self.random_state, **given)
+            rows = as_rows(X, X.dtype)
+            made, mean = self._one_class(engine, rows, X, y, 1, None, self.random_state, **given)
             keep(self, [made], [mean])
         except LeftOut as reason:
             leave_to_sklearn(self, reason)
@@ -395,12 +397,12 @@ class SGDClassifier(linear_model.SGDClassifier):
             super()._fit_multiclass(X, y, **given)
 
     def _train_classes(self, engine: Backend, X: Any, y: np.ndarray, **given: Any) -> None:
-        weights = given["sample_weight"]
+        weights, rows = given["sample_weight"], as_rows(X, X.dtype)
         held_out = self._make_validation_split(y, sample_mask=weights > 0)
         # Drawn before the threads start, so that the draws do not depend on them.
         seeds = check_random_state(self.random_state).randint(MAX_INT, size=len(self.classes_))
         trained = Parallel(n_jobs=self.n_jobs, verbose=self.verbose, require="sharedmem")(
-            delayed(self._one_class)(engine, X, y, k, held_out, seed, **given)
+            delayed(self._one_class)(engine, rows, X, y, k, held_out, seed, **given)
             for k, seed in enumerate(seeds)
         )
         keep(self, *zip(*trained, strict=True))
@@ -408,6 +410,7 @@ class SGDClassifier(linear_model.SGDClassifier):
     def _one_class(
         self,
         engine: Backend,
+        rows: Any,
         X: Any,
         y: np.ndarray,
         k: int,
@@ -418,7 +421,7 @@ class SGDClassifier(linear_model.SGDClassifier):
         max_iter: int,
         **_: Any,
     ) -> tuple[Outcome, np.ndarray | None]:
-        """Train class ``k`` against the others: the outcome, and the mean if one is kept."""
+        """Train class ``k`` against the others on ``rows`` of X: outcome, and the mean if kept."""
         binary = len(self.classes_) == 2
         signs = np.where(y == self.classes_[k], 1, -1).astype(X.dtype)
         if held_out is None:
@@ -433,7 +436,9 @@ class SGDClassifier(linear_model.SGDClassifier):
         start = theta_of(self, "_standard_{}" if self.average else "{}_", row)
         mean = theta_of(self, "_average_{}", row).astype(np.float64) if self.average else None
         weights = weights_of(sample_weight, per_row)
-        made = train(self, engine, X, signs, weights, start, mean, max_iter, held_out, score, seed)
+        made = train(
+            self, engine, rows, signs, weights, start, mean, max_iter, held_out, score, seed
+        )
         return made, mean
 
 
