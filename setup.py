@@ -48,19 +48,24 @@ KERNEL_FLAGS = [
     "-fassociative-math",
     "-fno-signed-zeros",
 ]
+# Those of the optimizers, whose results are torch's to the last bit: no sum is regrouped, and no
+# product fused into one unless the code says so.
+STRICT_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 PLAIN_FLAGS = ["-O2"]
 
 PLAIN_SOURCES = [
     "bindings.cpp",
     "bindings_ceilings.cpp",
+    "bindings_optimizers.cpp",
     "bindings_outputs.cpp",
     "bindings_sparse.cpp",
     "pool.cpp",
 ]
-BASELINE_KERNELS = {"kernels_baseline.cpp": []}
-X86_KERNELS = {
-    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
-    "kernels_avx512.cpp": [
+# Flags of each instruction set. Its files are named after it.
+BASELINE = {"baseline": []}
+X86 = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": [
         "-mavx512f",
         "-mavx512bw",
         "-mavx512dq",
@@ -128,9 +133,10 @@ class BuildNative(build_ext):
     def build_extension(self, extension: Extension) -> None:
         """Compile each source with its own flags, then link."""
         x86 = self.plat_name.endswith(("x86_64", "amd64"))
-        kernels = BASELINE_KERNELS | (X86_KERNELS if x86 else {})
         flags = {name: PLAIN_FLAGS for name in PLAIN_SOURCES}
-        flags |= {name: KERNEL_FLAGS + target for name, target in kernels.items()}
+        for name, target in (BASELINE | (X86 if x86 else {})).items():
+            flags[f"kernels_{name}.cpp"] = KERNEL_FLAGS + target
+            flags[f"optimizers_{name}.cpp"] = STRICT_FLAGS + target
         sanitize = sanitizer_flags()
         macros = ["-DSCHUSS_X86"] if x86 else []
 

@@ -24,6 +24,9 @@ void add_output_verbs(py::module_& m);
 // The verbs for sparse rows: bindings_sparse.cpp.
 void add_sparse_verbs(py::module_& m);
 
+// The optimizers' loops: bindings_optimizers.cpp.
+void add_optimizers(py::module_& m);
+
 // What the lab measures of the machine: bindings_ceilings.cpp.
 void add_ceilings(py::module_& m);
 

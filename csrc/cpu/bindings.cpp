@@ -426,6 +426,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_vector_verbs<double>(m, "float64");
   add_output_verbs(m);
   add_sparse_verbs(m);
+  add_optimizers(m);
   m.def("permute_int32", permute<int32_t>);
   m.def("permute_int64", permute<int64_t>);
   m.def("mix_int32", mix<int32_t>);

@@ -987,7 +987,7 @@ constexpr VectorKernels<T> over_vectors() {
 
 constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* single,
                                   const OutputKernels<double>* wide, const SparseSet* sparse,
-                                  const Ceilings* ceilings) {
+                                  const Ceilings* ceilings, const OptimizerKernels* optimizers) {
   return {name,
           over_vectors<float>(),
           over_vectors<double>(),
@@ -1002,7 +1002,8 @@ constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* 
           single,
           wide,
           sparse,
-          ceilings};
+          ceilings,
+          optimizers};
 }
 
 }  // namespace SCHUSS_ISA

@@ -7,7 +7,8 @@
 
 namespace schuss {
 namespace avx2 {
-extern constexpr InstructionSet kernels = make_set(
-    "avx2", &outputs::single_table, &outputs::wide_table, &sparse::tables, &ceilings_table);
+extern constexpr InstructionSet kernels =
+    make_set("avx2", &outputs::single_table, &outputs::wide_table, &sparse::tables, &ceilings_table,
+             &optimizer_kernels);
 }  // namespace avx2
 }  // namespace schuss

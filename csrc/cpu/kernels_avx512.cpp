@@ -7,7 +7,8 @@
 
 namespace schuss {
 namespace avx512 {
-extern constexpr InstructionSet kernels = make_set(
-    "avx512", &outputs::single_table, &outputs::wide_table, &sparse::tables, &ceilings_table);
+extern constexpr InstructionSet kernels =
+    make_set("avx512", &outputs::single_table, &outputs::wide_table, &sparse::tables,
+             &ceilings_table, &optimizer_kernels);
 }  // namespace avx512
 }  // namespace schuss

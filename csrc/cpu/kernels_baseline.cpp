@@ -12,7 +12,8 @@ constexpr const char* baseline_name = "neon";
 #else
 constexpr const char* baseline_name = "baseline";
 #endif
-extern constexpr InstructionSet kernels = make_set(
-    baseline_name, &outputs::single_table, &outputs::wide_table, &sparse::tables, &ceilings_table);
+extern constexpr InstructionSet kernels =
+    make_set(baseline_name, &outputs::single_table, &outputs::wide_table, &sparse::tables,
+             &ceilings_table, &optimizer_kernels);
 }  // namespace baseline
 }  // namespace schuss

@@ -159,8 +159,9 @@ struct RowKernels {
 };
 
 template <class T>
-struct OutputKernels;  // outputs_problem.h
-struct SparseSet;      // sparse_problem.h
+struct OutputKernels;     // outputs_problem.h
+struct SparseSet;         // sparse_problem.h
+struct OptimizerKernels;  // optimizers_problem.h
 
 // Buffers of as many blocks each, mixed by one pattern of `size` places that stands twice in a row.
 // Place p of buffer b is row row[p + turned[b]] of its block number block[p + turned[b]].
@@ -196,16 +197,20 @@ struct InstructionSet {
   const OutputKernels<double>* wide_outputs;
   const SparseSet* sparse;
   const Ceilings* ceilings;
+  const OptimizerKernels* optimizers;
 };
 
 namespace baseline {
 extern const InstructionSet kernels;
+extern const OptimizerKernels optimizer_kernels;
 }
 namespace avx2 {
 extern const InstructionSet kernels;
+extern const OptimizerKernels optimizer_kernels;
 }
 namespace avx512 {
 extern const InstructionSet kernels;
+extern const OptimizerKernels optimizer_kernels;
 }
 
 }  // namespace schuss

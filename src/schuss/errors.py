@@ -17,6 +17,7 @@ __all__ = [
     "DataError",
     "DataTypeError",
     "DivergenceError",
+    "GradientError",
     "InterruptedWarning",
     "InvalidArgument",
     "InvalidType",
@@ -105,6 +106,22 @@ class BackendError(SchussError, RuntimeError):
     Traceback (most recent call last):
         ...
     schuss.errors.BackendError: backend='cuda' cannot be used: ...
+    """
+
+
+class GradientError(SchussError, RuntimeError):
+    """An optimizer cannot take a gradient of this kind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import Adam
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> w.grad = torch.ones(2).to_sparse()
+    >>> Adam([w]).step()
+    Traceback (most recent call last):
+        ...
+    schuss.errors.GradientError: Adam does not support sparse gradients; ...
     """
 
 

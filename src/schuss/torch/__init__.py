@@ -13,6 +13,7 @@ from schuss.errors import MissingPackage
 
 try:
     from schuss.torch.loading import Batches, batches
+    from schuss.torch.optimizers import LAMB, LARS, SGD, Adagrad, Adam, AdamW
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
@@ -20,4 +21,4 @@ except ModuleNotFoundError as error:
         "schuss.torch needs torch: pip install '.[torch]' from a clone of schuss"
     ) from error
 
-__all__ = ["Batches", "batches"]
+__all__ = ["LAMB", "LARS", "SGD", "Adagrad", "Adam", "AdamW", "Batches", "batches"]

@@ -1,0 +1,864 @@
+"""Optimizers of torch.optim whose step is one pass over all tensors.
+
+The classes are torch's own, down to their checks, groups and state; what is replaced is ``step``.
+LARS and LAMB, which torch does not have, are made in their image.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.optim import adagrad as torch_adagrad
+from torch.optim import sgd as torch_sgd
+
+from schuss import _native
+from schuss.checks import check_flags
+from schuss.errors import DataError, GradientError, InvalidType
+from schuss.formulas.spec import check_number
+from schuss.torch.tensors import Table, describe, tables, write_back
+
+__all__ = ["LAMB", "LARS", "SGD", "Adagrad", "Adam", "AdamW"]
+
+UPDATES = {name: number for number, name in enumerate(_native.updates())}
+# What a step is made of, in the order of StepConstants in csrc/optimizers.h.
+NUMBERS = (
+    "factor", "decay", "shrink", "rate", "first", "second", "third", "first_scale", "root_scale",
+    "eps", "trust", "ratio",
+)  # fmt: skip
+# Below so many numbers for each, another thread costs more than it saves.
+NUMBERS_PER_THREAD = 1 << 16
+
+
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass
+class _Work:
+    """One group's parameters that have gradients, and what is remembered of each."""
+
+    group: dict[str, Any]
+    params: list[torch.Tensor]
+    states: list[dict[str, Any]]
+    fresh: np.ndarray  # whether the memory was made in this step
+    tables: list[Table]
+    sparse: Pairs  # with their gradients
+
+
+class _Fused(torch.optim.Optimizer):
+    """What the optimizers share: collect the tensors, pass over them, leave all as torch would."""
+
+    _step_supports_amp_scaling = True
+    _counts: ClassVar[bool] = True  # whether the state has "step"
+    grad_norm: float | None = None
+
+    def _prepare(self, max_grad_norm: float | None, stochastic_rounding: bool) -> None:
+        """Check and keep what torch's classes do not have."""
+        if max_grad_norm is not None:
+            max_grad_norm = check_number("max_grad_norm", max_grad_norm, {">": 0})
+        check_flags(stochastic_rounding=stochastic_rounding)
+        self.max_grad_norm = max_grad_norm
+        self.stochastic_rounding = stochastic_rounding
+        ignored = [name for name in ("foreach", "capturable") if self.defaults.get(name)]
+        if ignored:
+            warnings.warn(
+                f"{type(self).__name__}: {' and '.join(ignored)} ignored: every step is one pass "
+                "over all tensors, on the CPU.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own, as torch does."""
+        super().add_param_group(param_group)
+        for place, param in enumerate(self.param_groups[-1]["params"]):
+            if param.device.type not in ("cpu", "meta"):
+                self.param_groups.pop()
+                raise DataError(
+                    f"params[{place}]: lies on {param.device}; expected tensors on the CPU."
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: self.__dict__.get(name) for name in ("max_grad_norm", "stochastic_rounding")}
+        return super().__getstate__() | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.setdefault("max_grad_norm", None)
+        self.__dict__.setdefault("stochastic_rounding", False)
+        super().__setstate__(state)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a ``state_dict`` of this class or of torch's; its tensors are copied."""
+        copies = {
+            key: {name: v.clone() if isinstance(v, torch.Tensor) else v for name, v in one.items()}
+            if isinstance(one, dict)
+            else one
+            for key, one in state_dict["state"].items()
+        }
+        super().load_state_dict({**state_dict, "state": copies})
+
+    # ---- The step ----
+
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and its gradients anew, and returns the loss.
+
+        Returns
+        -------
+        loss
+            What the closure returned; None without one.
+
+        Raises
+        ------
+        schuss.errors.SchussError
+            For tensors that no kernel can take; nothing has changed then.
+        """
+        if any(group.get("differentiable") for group in self.param_groups):
+            return self._step_of_torch(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is None or not float(found_inf):
+            with torch.no_grad():
+                self._step()
+        return loss
+
+    def _step_of_torch(self, closure: Callable[[], Any] | None) -> Any:
+        """torch's own, which autograd can follow; without its hooks, which run around ours."""
+        step = next(
+            cls.__dict__["step"]
+            for cls in type(self).__mro__
+            if cls.__module__.startswith("torch.optim") and "step" in cls.__dict__
+        )
+        return getattr(step, "__wrapped__", step)(self, closure)
+
+    def _step(self) -> None:
+        work = [self._collect(group) for group in self.param_groups]
+        factor = self._factor(work)
+        for one in work:
+            self._advance(one, factor)
+
+    def _collect(self, group: dict[str, Any]) -> _Work:
+        """The group's tensors, all checked; memory is made where there is none yet."""
+        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+        sparse: Pairs = []
+        if {g.layout for _, g in pairs} - {torch.strided}:
+            sparse = [(p, g) for p, g in pairs if g.layout != torch.strided]
+            self._check_sparse(sparse)
+            pairs = [(p, g) for p, g in pairs if g.layout == torch.strided]
+        params, names = [p for p, _ in pairs], self._slots(group)
+        states = [self.state[p] for p in params]
+        fresh = np.zeros(len(params), bool)
+        if names:
+            for k, (p, state) in enumerate(zip(params, states, strict=True)):
+                if any(state.get(name) is None for name in names):
+                    fresh[k] = True
+                    self._begin(group, p, state)
+        columns = [params, [g for _, g in pairs], *([s[name] for s in states] for name in names)]
+        made = tables(columns, ("the parameter", "the gradient", *names)) if params else []
+        return _Work(group, params, states, fresh, made, sparse)
+
+    def _factor(self, work: list[_Work]) -> float:
+        """What gradients are multiplied by: the scaler's, and that of clipping."""
+        scale = getattr(self, "grad_scale", None)
+        factor = 1.0 if scale is None else 1.0 / float(scale)
+        if self.max_grad_norm is None:
+            return factor
+        dense = [_native.squared_norm(t.dtype, t.addresses, t.sizes, crew(t)) for t in _all(work)]
+        values = [g.coalesce().values().double() for one in work for _, g in one.sparse]
+        total = math.fsum(dense) + math.fsum(float(v.square().sum()) for v in values)
+        self.grad_norm = math.sqrt(total) * factor
+        return factor * min(1.0, self.max_grad_norm / (self.grad_norm + 1e-6))
+
+    def _advance(self, work: _Work, factor: float) -> None:
+        """Update a group's parameters and what is remembered of them."""
+        group = work.group
+        if group["maximize"]:
+            factor = -factor
+        steps = count_up([state["step"] for state in work.states]) if self._counts else work.fresh
+        different, which = alike(steps)
+        numbers = [{"factor": factor, **self._numbers(group, step)} for step in different.tolist()]
+        rows = np.array([[row.get(name, 0.0) for name in NUMBERS] for row in numbers])
+        kind = UPDATES[self._update(group)]
+        for table in work.tables:
+            rounded = self.stochastic_rounding and table.dtype in ("bfloat16", "float16")
+            draw = int(torch.randint(1 << 32, ())) if rounded else None
+            own = which[table.places].astype(np.int32)
+            _native.optimize(
+                kind, table.dtype, table.addresses, table.sizes, rows, own, draw, crew(table)
+            )
+            write_back(table)
+        # Autograd finds out by these counters that what it has kept is no longer true.
+        torch.autograd.graph.increment_version(work.params)
+        for p, g in work.sparse:
+            self._advance_sparse(group, p, g if factor in (1, -1) else g * abs(factor))
+
+    # ---- What each optimizer is ----
+
+    def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """Names of the tensors that the state of a parameter has beside "step"."""
+        raise NotImplementedError
+
+    def _update(self, group: dict[str, Any]) -> str:
+        """Name of the update in csrc/optimizers.h."""
+        raise NotImplementedError
+
+    def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
+        """What a step is made of. ``step`` counts from 1; without a count: whether it is the first."""
+        raise NotImplementedError
+
+    def _begin(self, group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) -> None:
+        """Make the state of a parameter."""
+        if self._counts and "step" not in state:
+            wide = torch.get_default_dtype() == torch.float64 and not group.get("fused")
+            state["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32)
+        for name in self._slots(group):
+            if state.get(name) is None:
+                state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
+
+    def _check_sparse(self, sparse: Pairs) -> None:
+        """Refuse gradients that are not dense, as most optimizers do."""
+        raise GradientError(
+            f"{type(self).__name__} does not support sparse gradients; got one of layout "
+            f"{sparse[0][1].layout}. schuss.torch.SGD and Adagrad take torch.sparse_coo."
+        )
+
+    def _advance_sparse(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        raise NotImplementedError
+
+
+def crew(table: Table) -> int:
+    """Threads that pay for a pass over the tensors: at most as many as torch uses."""
+    return max(1, min(torch.get_num_threads(), int(table.sizes.sum()) // NUMBERS_PER_THREAD))
+
+
+def _all(work: list[_Work]) -> list[Table]:
+    return [table for one in work for table in one.tables]
+
+
+def alike(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones, and which of these each is; most often there is one."""
+    if (numbers == numbers[:1]).all():
+        return numbers[:1], np.zeros(numbers.size, np.int64)
+    different, which = np.unique(numbers, return_inverse=True)
+    return different, which
+
+
+def count_up(steps: list[torch.Tensor]) -> np.ndarray:
+    """Add 1 to each and return what they are then."""
+    addresses, sizes, kinds = describe(steps)
+    for kind, native in enumerate((_native.count_up_float32, _native.count_up_float64)):
+        if (kinds == kind).all() and (sizes == 1).all():
+            counted: np.ndarray = native(addresses)
+            return counted
+    for step in steps:
+        step += 1
+    return np.array([float(step) for step in steps])
+
+
+class SGD(_Fused, torch.optim.SGD):
+    r"""Stochastic gradient descent, as ``torch.optim.SGD``.
+
+    .. math:: v \leftarrow \mu v + (1 - \tau) g, \qquad w \leftarrow w - \eta v
+
+    Parameters
+    ----------
+    params, lr, momentum, dampening, weight_decay, nesterov, maximize, differentiable
+        As in ``torch.optim.SGD``. With ``differentiable`` torch's own step is made.
+    foreach, fused
+        Accepted; every step is fused.
+    max_grad_norm : float, optional
+        Largest norm of the gradients of all groups together; larger ones are scaled to it as
+        ``torch.nn.utils.clip_grad_norm_`` does, without another pass that writes.
+    stochastic_rounding : bool, default=False
+        Round what is kept in 16 bits up or down at random, by torch's generator, so that small
+        steps are not lost.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        Norm of the last step's gradients before clipping, where ``max_grad_norm`` is given.
+
+    References
+    ----------
+    I. Sutskever et al., On the importance of initialization and momentum, ICML 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import SGD
+    >>> w = torch.ones(3, requires_grad=True)
+    >>> optimizer = SGD([w], lr=0.5, momentum=0.9)
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0., 0., 0.], requires_grad=True)
+    """
+
+    _counts = False
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | torch.Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self._prepare(max_grad_norm, stochastic_rounding)
+
+    def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
+
+    def _update(self, group: dict[str, Any]) -> str:
+        return "momentum" if group["momentum"] else "plain"
+
+    def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
+        momentum = float(group["momentum"])
+        return {
+            "decay": float(group["weight_decay"]),
+            "rate": -float(group["lr"]),
+            "first": 0.0 if step else momentum,
+            "second": 1.0 if step else 1 - float(group["dampening"]),
+            "third": momentum if group["nesterov"] else 0.0,
+        }
+
+    def _check_sparse(self, sparse: Pairs) -> None:
+        if {g.layout for _, g in sparse} != {torch.sparse_coo}:
+            super()._check_sparse(sparse)
+
+    def _advance_sparse(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        buffers = [self.state[p].get("momentum_buffer")] if group["momentum"] else [None]
+        options = {name: group[name] for name in torch_options(torch_sgd.sgd)}
+        torch_sgd.sgd([p], [g], buffers, **options, foreach=False, fused=False)
+        if group["momentum"]:
+            self.state[p]["momentum_buffer"] = buffers[0]
+
+
+def torch_options(function: Callable[..., Any]) -> list[str]:
+    """Names of the options of a group that torch's function of an optimizer takes."""
+    return [
+        name
+        for name, one in inspect.signature(function).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    ]
+
+
+class _Moments(_Fused):
+    """Adam and AdamW."""
+
+    def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        largest = ("max_exp_avg_sq",) if group["amsgrad"] else ()
+        return ("exp_avg", "exp_avg_sq", *largest)
+
+    def _update(self, group: dict[str, Any]) -> str:
+        return "largest_moments" if group["amsgrad"] else "moments"
+
+    def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
+        lr, decay = float(group["lr"]), float(group["weight_decay"])
+        decoupled = group["decoupled_weight_decay"]
+        made = moments(group, step)
+        return {
+            **made,
+            "decay": 0.0 if decoupled else decay,
+            "shrink": 1 - lr * decay if decoupled else 1.0,
+            "rate": -(lr / made["first_scale"]),
+        }
+
+
+def moments(group: dict[str, Any], step: float) -> dict[str, float]:
+    """What the running moments are made of; first_scale is the bias of the first."""
+    beta1, beta2 = (float(beta) for beta in group["betas"])
+    return {
+        "first": 1 - beta1,
+        "second": beta2,
+        "third": 1 - beta2,
+        "first_scale": 1 - beta1**step,
+        "root_scale": (1 - beta2**step) ** 0.5,
+        "eps": float(group["eps"]),
+    }
+
+
+class Adam(_Moments, torch.optim.Adam):
+    r"""Adam, as ``torch.optim.Adam``.
+
+    .. math::
+        m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2,
+        \quad w \leftarrow w - \eta\, \hat m / (\sqrt{\hat v} + \epsilon)
+
+    Parameters
+    ----------
+    params, lr, betas, eps, weight_decay, amsgrad, maximize, differentiable, decoupled_weight_decay
+        As in ``torch.optim.Adam``. With ``differentiable`` torch's own step is made.
+    foreach, capturable, fused
+        Accepted; every step is fused.
+    max_grad_norm, stochastic_rounding
+        As of :class:`SGD`.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        As of :class:`SGD`.
+
+    References
+    ----------
+    D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
+
+    S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond, ICLR 2018 (amsgrad).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import Adam
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> optimizer = Adam([w], lr=0.1)
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.9000, 0.9000], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        max_grad_norm: float | None = None,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+        self._prepare(max_grad_norm, stochastic_rounding)
+
+
+class AdamW(_Moments, torch.optim.AdamW):
+    r"""Adam with decoupled weight decay, as ``torch.optim.AdamW``.
+
+    Parameters
+    ----------
+    params, lr, betas, eps, weight_decay, amsgrad, maximize, differentiable
+        As in ``torch.optim.AdamW``. With ``differentiable`` torch's own step is made.
+    foreach, capturable, fused
+        Accepted; every step is fused.
+    max_grad_norm, stochastic_rounding
+        As of :class:`SGD`.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        As of :class:`SGD`.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import AdamW
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = AdamW(model.parameters(), lr=1e-3, max_grad_norm=1.0)
+    >>> model(torch.ones(4, 3)).sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.grad_norm
+    8.0
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self._prepare(max_grad_norm, stochastic_rounding)
+
+
+class Adagrad(_Fused, torch.optim.Adagrad):
+    r"""AdaGrad, as ``torch.optim.Adagrad``.
+
+    .. math:: s \leftarrow s + g^2, \qquad w \leftarrow w - \eta_t\, g / (\sqrt{s} + \epsilon)
+
+    Parameters
+    ----------
+    params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, maximize, differentiable
+        As in ``torch.optim.Adagrad``. With ``differentiable`` torch's own step is made.
+    foreach, fused
+        Accepted; every step is fused.
+    max_grad_norm, stochastic_rounding
+        As of :class:`SGD`.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        As of :class:`SGD`.
+
+    References
+    ----------
+    J. Duchi, E. Hazan, Y. Singer, Adaptive Subgradient Methods, JMLR 12 (2011).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import Adagrad
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> optimizer = Adagrad([w], lr=0.25)
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.7500, 0.7500], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            lr_decay,
+            weight_decay,
+            initial_accumulator_value,
+            eps,
+            foreach,
+            maximize=maximize,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self._prepare(max_grad_norm, stochastic_rounding)
+
+    def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("sum",)
+
+    def _update(self, group: dict[str, Any]) -> str:
+        return "squares"
+
+    def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
+        return {
+            "decay": float(group["weight_decay"]),
+            "rate": -(float(group["lr"]) / (1 + (step - 1) * float(group["lr_decay"]))),
+            "eps": float(group["eps"]),
+        }
+
+    def _begin(self, group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) -> None:
+        super()._begin(group, param, state)
+        start = group["initial_accumulator_value"]
+        state["sum"].fill_(complex(start, start) if param.is_complex() else start)
+
+    def _check_sparse(self, sparse: Pairs) -> None:
+        if {g.layout for _, g in sparse} != {torch.sparse_coo}:
+            super()._check_sparse(sparse)
+
+    def _advance_sparse(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
+        state = self.state[p]
+        options = {name: group[name] for name in torch_options(torch_adagrad.adagrad)}
+        torch_adagrad.adagrad(
+            [p], [g], [state["sum"]], [state["step"]], **options, has_sparse_grad=True,
+            foreach=False, fused=False,
+        )  # fmt: skip
+
+
+def check_all(kind: str, **values: tuple[Any, dict[str, float]]) -> None:
+    """Check numbers of an optimizer against their limits."""
+    for name, (value, limits) in values.items():
+        number = value.item() if isinstance(value, torch.Tensor) else value
+        check_number(f"{kind}({name}=...): {name}", number, limits)
+
+
+class LARS(_Fused):
+    r"""Layer-wise adaptive rate scaling: momentum whose rate goes by each tensor's norms.
+
+    .. math::
+        \lambda = \eta_0 \frac{\|w\|}{\|g\| + \beta \|w\| + \epsilon}, \qquad
+        v \leftarrow \mu v + \eta\lambda (g + \beta w), \qquad w \leftarrow w - v
+
+    A tensor is a layer. Norms are summed in float64 over tiles of fixed size; where one is 0,
+    :math:`\lambda = 1`. Biases and norms' weights are usually left out: put them in a group with
+    ``layer_adaptation=False, weight_decay=0``.
+
+    Parameters
+    ----------
+    params : iterable of tensors or of groups
+    lr : float or tensor, default=1e-3
+        :math:`\eta`.
+    momentum : float, default=0.9
+        :math:`\mu`, in [0, 1).
+    weight_decay : float, default=0
+        :math:`\beta`.
+    trust_coefficient : float, default=0.001
+        :math:`\eta_0`.
+    eps : float, default=0
+        :math:`\epsilon`.
+    layer_adaptation : bool, default=True
+        False: :math:`\lambda = 1`.
+    maximize : bool, default=False
+    max_grad_norm, stochastic_rounding
+        As of :class:`SGD`.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        As of :class:`SGD`.
+
+    References
+    ----------
+    Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks,
+    arXiv 1708.03888 (2017).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import LARS
+    >>> model = torch.nn.Linear(3, 1)
+    >>> groups = [
+    ...     {"params": [model.weight]},
+    ...     {"params": [model.bias], "layer_adaptation": False, "weight_decay": 0},
+    ... ]
+    >>> optimizer = LARS(groups, lr=0.1, weight_decay=1e-4)
+    >>> model(torch.ones(4, 3)).sum().backward()
+    >>> optimizer.step()
+    """
+
+    _counts = False
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0,
+        trust_coefficient: float = 0.001,
+        eps: float = 0,
+        *,
+        layer_adaptation: bool = True,
+        maximize: bool = False,
+        max_grad_norm: float | None = None,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        check_all(
+            "LARS",
+            lr=(lr, {">=": 0}),
+            momentum=(momentum, {">=": 0, "<": 1}),
+            weight_decay=(weight_decay, {">=": 0}),
+            trust_coefficient=(trust_coefficient, {">": 0}),
+            eps=(eps, {">=": 0}),
+        )
+        check_flags(layer_adaptation=layer_adaptation, maximize=maximize)
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+            "layer_adaptation": layer_adaptation,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+        self._prepare(max_grad_norm, stochastic_rounding)
+
+    def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",)
+
+    def _update(self, group: dict[str, Any]) -> str:
+        return "lars"
+
+    def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
+        return {
+            "decay": float(group["weight_decay"]),
+            "rate": -float(group["lr"]),
+            "first": float(group["momentum"]),
+            "eps": float(group["eps"]),
+            "trust": float(group["trust_coefficient"]) if group["layer_adaptation"] else 0.0,
+        }
+
+
+class LAMB(_Fused):
+    r"""Adam whose rate goes by each tensor's norms, for large batches.
+
+    .. math::
+        r = \hat m / (\sqrt{\hat v} + \epsilon) + \lambda w, \qquad
+        w \leftarrow w - \eta \frac{\|w\|}{\|r\|} r
+
+    with the moments of Adam. A tensor is a layer. Norms are summed in float64 over tiles of fixed
+    size; where one is 0, their ratio is 1. Biases and norms' weights are usually left out: put them
+    in a group with ``layer_adaptation=False, weight_decay=0``.
+
+    Parameters
+    ----------
+    params : iterable of tensors or of groups
+    lr : float or tensor, default=1e-3
+        :math:`\eta`.
+    betas : tuple of two floats, default=(0.9, 0.999)
+        Decay of the first and second moment, each in [0, 1).
+    eps : float, default=1e-6
+        :math:`\epsilon`.
+    weight_decay : float, default=0.01
+        :math:`\lambda`.
+    layer_adaptation : bool, default=True
+        False: the ratio is 1.
+    maximize : bool, default=False
+    max_grad_norm, stochastic_rounding
+        As of :class:`SGD`.
+
+    Attributes
+    ----------
+    grad_norm : float or None
+        As of :class:`SGD`.
+
+    References
+    ----------
+    Y. You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes,
+    ICLR 2020, algorithm 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import LAMB
+    >>> w = torch.ones(4, requires_grad=True)
+    >>> optimizer = LAMB([w], lr=0.1, weight_decay=0)
+    >>> w.square().sum().backward()
+    >>> optimizer.step()
+    >>> w.detach().numpy().round(3)
+    array([0.9, 0.9, 0.9, 0.9], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        *,
+        layer_adaptation: bool = True,
+        maximize: bool = False,
+        max_grad_norm: float | None = None,
+        stochastic_rounding: bool = False,
+    ) -> None:
+        check_all(
+            "LAMB",
+            lr=(lr, {">=": 0}),
+            eps=(eps, {">=": 0}),
+            weight_decay=(weight_decay, {">=": 0}),
+        )
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise InvalidType(f"LAMB(betas={betas!r}): expected two numbers.")
+        for beta in betas:
+            check_all("LAMB", betas=(beta, {">=": 0, "<": 1}))
+        check_flags(layer_adaptation=layer_adaptation, maximize=maximize)
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "layer_adaptation": layer_adaptation,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+        self._prepare(max_grad_norm, stochastic_rounding)
+
+    def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def _update(self, group: dict[str, Any]) -> str:
+        return "lamb"
+
+    def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
+        made = moments(group, step)
+        return {
+            **made,
+            "first_scale": 1 / made["first_scale"],
+            "decay": float(group["weight_decay"]),
+            "rate": -float(group["lr"]),
+            "trust": 1.0 if group["layer_adaptation"] else 0.0,
+        }
