@@ -204,41 +204,65 @@ bool contiguous(const TensorView& tensor) {
   return true;
 }
 
-// Addresses of the tensors' numbers, how many there are, and their type: 0 float32, 1 float64,
-// 2 bfloat16, 3 float16. Type -1: anything else, also tensors of other classes than `classes`, on
-// other devices, or with gaps. None where the tensors' library has another table.
-py::object describe(const py::capsule& capsule, const py::list& tensors, const py::tuple& classes) {
+// A tensor as kernels take it. Type: 0 float32, 1 float64, 2 bfloat16, 3 float16; -1: anything
+// else, also a tensor of another class than `classes`, on another device, or with gaps.
+struct Numbers {
+  int64_t address = 0, size = 0;
+  int32_t type = -1;
+};
+
+Numbers numbers_of(const ExchangeTable& table, PyObject* object, const py::tuple& classes) {
+  Numbers numbers;
+  TensorView tensor;
+  bool known = false;
+  for (const py::handle one : classes)
+    known = known || reinterpret_cast<PyObject*>(Py_TYPE(object)) == one.ptr();
+  if (!known) return numbers;
+  if (table.view_from_object(object, &tensor) != 0) {
+    PyErr_Clear();
+    return numbers;
+  }
+  constexpr int on_cpu = 1, of_floats = 2, of_bfloats = 4;
+  if (tensor.device_type != on_cpu || tensor.lanes != 1 || !contiguous(tensor)) return numbers;
+  if (tensor.code == of_floats)
+    numbers.type = tensor.bits == 32 ? 0 : tensor.bits == 64 ? 1 : tensor.bits == 16 ? 3 : -1;
+  else if (tensor.code == of_bfloats && tensor.bits == 16)
+    numbers.type = 2;
+  numbers.size = 1;
+  for (int32_t j = 0; j < tensor.ndim; ++j) numbers.size *= tensor.shape[j];
+  numbers.address = reinterpret_cast<int64_t>(tensor.data) + int64_t(tensor.byte_offset);
+  return numbers;
+}
+
+// Columns of as many tensors, side by side: addresses (n, columns), sizes and types of each row,
+// and the type that all rows have, or -1. A row whose tensors are not alike has type -1. None where
+// the tensors' library has another table.
+py::object describe(const py::capsule& capsule, const std::vector<py::list>& columns,
+                    const py::tuple& classes) {
   const ExchangeTable* table = exchange_table(capsule);
   if (!table || !table->view_from_object) return py::none();
-  const size_t n = tensors.size();
-  py::array_t<int64_t> addresses(static_cast<py::ssize_t>(n)), sizes(static_cast<py::ssize_t>(n));
-  py::array_t<int32_t> types(static_cast<py::ssize_t>(n));
+  const auto n = py::ssize_t(columns.at(0).size()), width = py::ssize_t(columns.size());
+  py::array_t<int64_t> addresses({n, width}), sizes(n);
+  py::array_t<int32_t> types(n);
   int64_t *address = addresses.mutable_data(), *size = sizes.mutable_data();
   int32_t* type = types.mutable_data();
-  for (size_t k = 0; k < n; ++k) {
-    PyObject* object = PyList_GET_ITEM(tensors.ptr(), py::ssize_t(k));
-    address[k] = size[k] = 0;
-    type[k] = -1;
-    bool known = false;
-    for (const py::handle kind : classes)
-      known = known || reinterpret_cast<PyObject*>(Py_TYPE(object)) == kind.ptr();
-    TensorView tensor;
-    if (!known) continue;
-    if (table->view_from_object(object, &tensor) != 0) {
-      PyErr_Clear();
-      continue;
+  for (const py::list& column : columns)
+    if (py::ssize_t(column.size()) != n) throw std::invalid_argument("columns: of unequal length");
+  int32_t all = -1;
+  for (py::ssize_t k = 0; k < n; ++k) {
+    for (py::ssize_t c = 0; c < width; ++c) {
+      const Numbers own = numbers_of(*table, PyList_GET_ITEM(columns[size_t(c)].ptr(), k), classes);
+      address[k * width + c] = own.address;
+      if (c == 0) {
+        size[k] = own.size;
+        type[k] = own.type;
+      } else if (own.size != size[k] || own.type != type[k]) {
+        type[k] = -1;
+      }
     }
-    constexpr int on_cpu = 1, of_floats = 2, of_bfloats = 4;
-    if (tensor.device_type != on_cpu || tensor.lanes != 1 || !contiguous(tensor)) continue;
-    if (tensor.code == of_floats)
-      type[k] = tensor.bits == 32 ? 0 : tensor.bits == 64 ? 1 : tensor.bits == 16 ? 3 : -1;
-    else if (tensor.code == of_bfloats && tensor.bits == 16)
-      type[k] = 2;
-    size[k] = 1;
-    for (int32_t j = 0; j < tensor.ndim; ++j) size[k] *= tensor.shape[j];
-    address[k] = reinterpret_cast<int64_t>(tensor.data) + int64_t(tensor.byte_offset);
+    all = k == 0 || all == type[k] ? type[k] : -1;
   }
-  return py::make_tuple(addresses, sizes, types);
+  return py::make_tuple(addresses, sizes, types, all);
 }
 
 // Adds 1 to the numbers at these addresses and returns what they are then.
@@ -246,7 +270,7 @@ template <class T>
 py::array_t<double> count_up(const py::array& addresses) {
   const int64_t n = addresses.size();
   const int64_t* address = view<int64_t>(addresses, n, "addresses");
-  py::array_t<double> counted(n);
+  py::array_t<double> counted(static_cast<py::ssize_t>(n));
   double* out = counted.mutable_data();
   for (int64_t k = 0; k < n; ++k) out[k] = double(*reinterpret_cast<T*>(address[k]) += T(1));
   return counted;

@@ -32,6 +32,8 @@ NUMBERS = (
     "factor", "decay", "shrink", "rate", "first", "second", "third", "first_scale", "root_scale",
     "eps", "trust", "ratio",
 )  # fmt: skip
+# By the number of the type of what is counted in (schuss.torch.tensors.TYPES).
+COUNTERS = {0: _native.count_up_float32, 1: _native.count_up_float64}
 # Below so many numbers for each, another thread costs more than it saves.
 NUMBERS_PER_THREAD = 1 << 16
 
@@ -190,13 +192,13 @@ class _Fused(torch.optim.Optimizer):
             factor = -factor
         steps = count_up([state["step"] for state in work.states]) if self._counts else work.fresh
         different, which = alike(steps)
-        numbers = [{"factor": factor, **self._numbers(group, step)} for step in different.tolist()]
+        numbers = [{"factor": factor, **self._numbers(group, step)} for step in different]
         rows = np.array([[row.get(name, 0.0) for name in NUMBERS] for row in numbers])
         kind = UPDATES[self._update(group)]
         for table in work.tables:
             rounded = self.stochastic_rounding and table.dtype in ("bfloat16", "float16")
             draw = int(torch.randint(1 << 32, ())) if rounded else None
-            own = which[table.places].astype(np.int32)
+            own = which if table.places is None else which[table.places]
             _native.optimize(
                 kind, table.dtype, table.addresses, table.sizes, rows, own, draw, crew(table)
             )
@@ -249,21 +251,20 @@ def _all(work: list[_Work]) -> list[Table]:
     return [table for one in work for table in one.tables]
 
 
-def alike(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def alike(numbers: np.ndarray) -> tuple[list[Any], np.ndarray]:
     """The different ones, and which of these each is; most often there is one."""
-    if (numbers == numbers[:1]).all():
-        return numbers[:1], np.zeros(numbers.size, np.int64)
+    if numbers.size < 2 or (numbers == numbers[0]).all():
+        return numbers[:1].tolist(), np.zeros(numbers.size, np.int32)
     different, which = np.unique(numbers, return_inverse=True)
-    return different, which
+    return different.tolist(), which.astype(np.int32)
 
 
 def count_up(steps: list[torch.Tensor]) -> np.ndarray:
     """Add 1 to each and return what they are then."""
-    addresses, sizes, kinds = describe(steps)
-    for kind, native in enumerate((_native.count_up_float32, _native.count_up_float64)):
-        if (kinds == kind).all() and (sizes == 1).all():
-            counted: np.ndarray = native(addresses)
-            return counted
+    addresses, sizes, _, kind = describe([steps])
+    if kind in COUNTERS and (sizes == 1).all():
+        counted: np.ndarray = COUNTERS[kind](addresses)
+        return counted
     for step in steps:
         step += 1
     return np.array([float(step) for step in steps])

@@ -21,7 +21,7 @@ CLASSES = (torch.Tensor, torch.nn.Parameter)
 GRADIENTS = 1  # their column
 EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 
-Description = tuple[np.ndarray, np.ndarray, np.ndarray]
+Column = list[torch.Tensor]
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Table:
         Of the parameters, gradients and slots.
     sizes : ndarray of int64, shape (n_tensors,)
         Numbers of each.
-    places : ndarray of int64, shape (n_tensors,)
-        Which of the tensors that the table was made of.
+    places : ndarray of int64, shape (n_tensors,), or None
+        Which of the tensors that the table was made of; None: all.
     copies : list of (tensor, tensor or None)
         Copies that kernels work on, and what they are to be written back to.
     """
@@ -44,11 +44,11 @@ class Table:
     dtype: str
     addresses: np.ndarray
     sizes: np.ndarray
-    places: np.ndarray
+    places: np.ndarray | None = None
     copies: list[tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=list)
 
 
-def tables(columns: Sequence[Sequence[torch.Tensor]], names: Sequence[str]) -> list[Table]:
+def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
     """Tensors in tables, one for each dtype.
 
     Parameters
@@ -61,47 +61,53 @@ def tables(columns: Sequence[Sequence[torch.Tensor]], names: Sequence[str]) -> l
     schuss.errors.DataError, schuss.errors.InvalidType
         For tensors that no kernel can take.
     """
-    described = [describe(column) for column in columns]
-    addresses = np.stack([one[0] for one in described], axis=1)
-    sizes, kinds = described[0][1], described[0][2].copy()
-    for _, size, kind in described[1:]:
-        kinds[(kind != kinds) | (size != sizes)] = -1
-    if any(map(torch.Tensor.is_neg, columns[GRADIENTS])):  # whose numbers lie there negated
-        kinds[[t.is_neg() for t in columns[GRADIENTS]]] = -1
+    addresses, sizes, kinds, kind = describe(columns)
+    negated = list(map(torch.Tensor.is_neg, columns[GRADIENTS]))
+    if any(negated):  # their numbers lie there negated
+        kinds[negated], kind = -1, -1
+    if kind >= 0:
+        return [Table(NAMES[kind], addresses, sizes)]
     made = []
-    for kind in np.unique(kinds[kinds >= 0]):
-        places = np.flatnonzero(kinds == kind)
-        every = places.size == kinds.size
-        table = Table(
-            NAMES[kind],
-            addresses if every else addresses[places],
-            sizes if every else sizes[places],
-            places,
-        )
-        made.append(table)
+    for own in np.unique(kinds[kinds >= 0]):
+        places = np.flatnonzero(kinds == own)
+        made.append(Table(NAMES[own], addresses[places], sizes[places], places))
     return [*made, *_one_by_one(columns, np.flatnonzero(kinds < 0), names)]
 
 
-def describe(tensors: Sequence[torch.Tensor]) -> Description:
-    """Addresses, sizes and types of tensors; type -1 where kernels cannot take them as they lie."""
-    found = None if EXCHANGE is None else _native.describe(EXCHANGE, list(tensors), CLASSES)
-    return found or _describe(tensors)
+def describe(columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """What tensors that stand side by side are.
+
+    Returns
+    -------
+    addresses : ndarray of int64, shape (n_tensors, n_columns)
+    sizes : ndarray of int64, shape (n_tensors,)
+    kinds : ndarray of int32, shape (n_tensors,)
+        Types, as numbers; -1 where kernels cannot take the tensors as they lie.
+    kind : int
+        That of all of them, or -1.
+    """
+    found = None if EXCHANGE is None else _native.describe(EXCHANGE, columns, CLASSES)
+    return found or _describe(columns)
 
 
-def _describe(tensors: Sequence[torch.Tensor]) -> Description:
+def _describe(columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The same where torch has no table of C functions to ask."""
-    rows = np.zeros((len(tensors), 3), np.int64)
-    for row, t in zip(rows, tensors, strict=True):
-        plain = type(t) in CLASSES and t.layout == torch.strided and t.device.type == "cpu"
-        if plain and t.dtype in TYPES and t.is_contiguous():
-            row[:] = t.data_ptr(), t.numel(), TYPES.index(t.dtype)
-        else:
-            row[2] = -1
-    return rows[:, 0].copy(), rows[:, 1].copy(), rows[:, 2].astype(np.int32)
+    rows = np.zeros((len(columns), len(columns[0]), 3), np.int64)
+    for column, own in zip(columns, rows, strict=True):
+        for t, row in zip(column, own, strict=True):
+            plain = type(t) in CLASSES and t.layout == torch.strided and t.device.type == "cpu"
+            if plain and t.dtype in TYPES and t.is_contiguous():
+                row[:] = t.data_ptr(), t.numel(), TYPES.index(t.dtype)
+            else:
+                row[2] = -1
+    alike = (rows[:, :, 1:] == rows[0, :, 1:]).all(axis=(0, 2))
+    kinds = np.where(alike, rows[0, :, 2], -1).astype(np.int32)
+    same = kinds.size > 0 and (kinds == kinds[0]).all()
+    return rows[:, :, 0].T.copy(), rows[0, :, 1].copy(), kinds, int(kinds[0]) if same else -1
 
 
 def _one_by_one(
-    columns: Sequence[Sequence[torch.Tensor]], places: np.ndarray, names: Sequence[str]
+    columns: Sequence[Column], places: np.ndarray, names: Sequence[str]
 ) -> Iterator[Table]:
     """A table for each tensor that has gaps, another order of its numbers, or is complex."""
     for place in places:
