@@ -17,7 +17,6 @@ __all__ = [
     "DataError",
     "DataTypeError",
     "DivergenceError",
-    "GradientError",
     "InterruptedWarning",
     "InvalidArgument",
     "InvalidType",
@@ -26,6 +25,7 @@ __all__ = [
     "ScalingWarning",
     "SchussError",
     "SchussWarning",
+    "TensorError",
     "UnknownCategoryWarning",
 ]
 
@@ -106,22 +106,6 @@ class BackendError(SchussError, RuntimeError):
     Traceback (most recent call last):
         ...
     schuss.errors.BackendError: backend='cuda' cannot be used: ...
-    """
-
-
-class GradientError(SchussError, RuntimeError):
-    """An optimizer cannot take a gradient of this kind.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from schuss.torch import Adam
-    >>> w = torch.ones(2, requires_grad=True)
-    >>> w.grad = torch.ones(2).to_sparse()
-    >>> Adam([w]).step()
-    Traceback (most recent call last):
-        ...
-    schuss.errors.GradientError: Adam does not support sparse gradients; ...
     """
 
 
@@ -265,6 +249,22 @@ class InterruptedWarning(SchussWarning):
     ...     result = schuss.fit([[1.0], [2.0]], [1.0, 2.0])
     >>> result.stop_reason
     'epochs'
+    """
+
+
+class TensorError(SchussError, RuntimeError):
+    """An optimizer cannot take a tensor of this kind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import Adam
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> w.grad = torch.ones(2).to_sparse()
+    >>> Adam([w]).step()
+    Traceback (most recent call last):
+        ...
+    schuss.errors.TensorError: Adam does not support sparse gradients; ...
     """
 
 

@@ -1,4 +1,4 @@
-"""For loops over tensors.
+"""For loops over tensors: torch.optim's optimizers in one pass, and mini-batches in memory.
 
 >>> import torch
 >>> from schuss.torch import batches
@@ -14,6 +14,7 @@ from schuss.errors import MissingPackage
 try:
     from schuss.torch.loading import Batches, batches
     from schuss.torch.optimizers import LAMB, LARS, SGD, Adagrad, Adam, AdamW
+    from schuss.torch.wrappers import SAM, Accumulator, accumulate
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
@@ -21,4 +22,16 @@ except ModuleNotFoundError as error:
         "schuss.torch needs torch: pip install '.[torch]' from a clone of schuss"
     ) from error
 
-__all__ = ["LAMB", "LARS", "SGD", "Adagrad", "Adam", "AdamW", "Batches", "batches"]
+__all__ = [
+    "LAMB",
+    "LARS",
+    "SAM",
+    "SGD",
+    "Accumulator",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Batches",
+    "accumulate",
+    "batches",
+]

@@ -20,11 +20,11 @@ from torch.optim import sgd as torch_sgd
 
 from schuss import _native
 from schuss.checks import check_flags
-from schuss.errors import DataError, GradientError, InvalidType
+from schuss.errors import InvalidArgument, InvalidType, TensorError
 from schuss.formulas.spec import check_number
 from schuss.torch.tensors import Table, describe, tables, write_back
 
-__all__ = ["LAMB", "LARS", "SGD", "Adagrad", "Adam", "AdamW"]
+__all__ = ["LAMB", "LARS", "SGD", "Adagrad", "Adam", "AdamW", "Fused"]
 
 UPDATES = {name: number for number, name in enumerate(_native.updates())}
 # What a step is made of, in the order of StepConstants in csrc/optimizers.h.
@@ -53,7 +53,7 @@ class _Work:
     sparse: Pairs  # with their gradients
 
 
-class _Fused(torch.optim.Optimizer):
+class Fused(torch.optim.Optimizer):
     """What the optimizers share: collect the tensors, pass over them, leave all as torch would."""
 
     _step_supports_amp_scaling = True
@@ -82,7 +82,7 @@ class _Fused(torch.optim.Optimizer):
         for place, param in enumerate(self.param_groups[-1]["params"]):
             if param.device.type not in ("cpu", "meta"):
                 self.param_groups.pop()
-                raise DataError(
+                raise TensorError(
                     f"params[{place}]: lies on {param.device}; expected tensors on the CPU."
                 )
 
@@ -108,13 +108,15 @@ class _Fused(torch.optim.Optimizer):
     # ---- The step ----
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, divisor: float = 1.0) -> Any:
         """Make one step.
 
         Parameters
         ----------
         closure : callable, optional
             Computes the loss and its gradients anew, and returns the loss.
+        divisor : float, default=1.0
+            What the gradients are divided by: the samples that a sum of gradients is of.
 
         Returns
         -------
@@ -127,7 +129,7 @@ class _Fused(torch.optim.Optimizer):
             For tensors that no kernel can take; nothing has changed then.
         """
         if any(group.get("differentiable") for group in self.param_groups):
-            return self._step_of_torch(closure)
+            return self._step_of_torch(closure, divisor)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -135,11 +137,13 @@ class _Fused(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         if found_inf is None or not float(found_inf):
             with torch.no_grad():
-                self._step()
+                self._step(divisor)
         return loss
 
-    def _step_of_torch(self, closure: Callable[[], Any] | None) -> Any:
-        """torch's own, which autograd can follow; without its hooks, which run around ours."""
+    def _step_of_torch(self, closure: Callable[[], Any] | None, divisor: float) -> Any:
+        """Torch's own, which autograd can follow; without its hooks, which run around ours."""
+        if divisor != 1:
+            raise InvalidArgument(f"divisor={divisor}: expected 1 with differentiable=True.")
         step = next(
             cls.__dict__["step"]
             for cls in type(self).__mro__
@@ -147,9 +151,9 @@ class _Fused(torch.optim.Optimizer):
         )
         return getattr(step, "__wrapped__", step)(self, closure)
 
-    def _step(self) -> None:
+    def _step(self, divisor: float) -> None:
         work = [self._collect(group) for group in self.param_groups]
-        factor = self._factor(work)
+        factor = self._factor(work, divisor)
         for one in work:
             self._advance(one, factor)
 
@@ -162,21 +166,28 @@ class _Fused(torch.optim.Optimizer):
             self._check_sparse(sparse)
             pairs = [(p, g) for p, g in pairs if g.layout == torch.strided]
         params, names = [p for p, _ in pairs], self._slots(group)
-        states = [self.state[p] for p in params]
+        states = [self.state[p] for p in params] if names else []
         fresh = np.zeros(len(params), bool)
-        if names:
-            for k, (p, state) in enumerate(zip(params, states, strict=True)):
-                if any(state.get(name) is None for name in names):
-                    fresh[k] = True
-                    self._begin(group, p, state)
+        for k, (p, state) in enumerate(zip(params, states, strict=bool(names))):
+            if any(state.get(name) is None for name in names):
+                fresh[k] = True
+                self._begin(group, p, state)
         columns = [params, [g for _, g in pairs], *([s[name] for s in states] for name in names)]
-        made = tables(columns, ("the parameter", "the gradient", *names)) if params else []
+        try:
+            made = tables(columns, ("the parameter", "the gradient", *names)) if params else []
+        except TensorError as error:
+            if not group.get("fused"):
+                raise
+            accepted = (
+                "`fused=True` requires all the params to be floating point Tensors on the CPU"
+            )
+            raise TensorError(f"{accepted}: {error}") from None
         return _Work(group, params, states, fresh, made, sparse)
 
-    def _factor(self, work: list[_Work]) -> float:
-        """What gradients are multiplied by: the scaler's, and that of clipping."""
+    def _factor(self, work: list[_Work], divisor: float) -> float:
+        """What gradients are multiplied by: the scaler's factor, and that of clipping."""
         scale = getattr(self, "grad_scale", None)
-        factor = 1.0 if scale is None else 1.0 / float(scale)
+        factor = 1.0 / (divisor if scale is None else divisor * float(scale))
         if self.max_grad_norm is None:
             return factor
         dense = [_native.squared_norm(t.dtype, t.addresses, t.sizes, crew(t)) for t in _all(work)]
@@ -219,7 +230,7 @@ class _Fused(torch.optim.Optimizer):
         raise NotImplementedError
 
     def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
-        """What a step is made of. ``step`` counts from 1; without a count: whether it is the first."""
+        """What a step is made of; ``step`` counts from 1, or says whether the memory is new."""
         raise NotImplementedError
 
     def _begin(self, group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) -> None:
@@ -233,7 +244,7 @@ class _Fused(torch.optim.Optimizer):
 
     def _check_sparse(self, sparse: Pairs) -> None:
         """Refuse gradients that are not dense, as most optimizers do."""
-        raise GradientError(
+        raise TensorError(
             f"{type(self).__name__} does not support sparse gradients; got one of layout "
             f"{sparse[0][1].layout}. schuss.torch.SGD and Adagrad take torch.sparse_coo."
         )
@@ -270,7 +281,7 @@ def count_up(steps: list[torch.Tensor]) -> np.ndarray:
     return np.array([float(step) for step in steps])
 
 
-class SGD(_Fused, torch.optim.SGD):
+class SGD(Fused, torch.optim.SGD):
     r"""Stochastic gradient descent, as ``torch.optim.SGD``.
 
     .. math:: v \leftarrow \mu v + (1 - \tau) g, \qquad w \leftarrow w - \eta v
@@ -378,7 +389,7 @@ def torch_options(function: Callable[..., Any]) -> list[str]:
     ]
 
 
-class _Moments(_Fused):
+class _Moments(Fused):
     """Adam and AdamW."""
 
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
@@ -553,7 +564,7 @@ class AdamW(_Moments, torch.optim.AdamW):
         self._prepare(max_grad_norm, stochastic_rounding)
 
 
-class Adagrad(_Fused, torch.optim.Adagrad):
+class Adagrad(Fused, torch.optim.Adagrad):
     r"""AdaGrad, as ``torch.optim.Adagrad``.
 
     .. math:: s \leftarrow s + g^2, \qquad w \leftarrow w - \eta_t\, g / (\sqrt{s} + \epsilon)
@@ -656,7 +667,7 @@ def check_all(kind: str, **values: tuple[Any, dict[str, float]]) -> None:
         check_number(f"{kind}({name}=...): {name}", number, limits)
 
 
-class LARS(_Fused):
+class LARS(Fused):
     r"""Layer-wise adaptive rate scaling: momentum whose rate goes by each tensor's norms.
 
     .. math::
@@ -763,7 +774,7 @@ class LARS(_Fused):
         }
 
 
-class LAMB(_Fused):
+class LAMB(Fused):
     r"""Adam whose rate goes by each tensor's norms, for large batches.
 
     .. math::

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from schuss import _native
-from schuss.errors import DataError, InvalidType
+from schuss.errors import InvalidType, TensorError
 
 __all__ = ["Table", "tables", "write_back"]
 
@@ -58,7 +58,7 @@ def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
 
     Raises
     ------
-    schuss.errors.DataError, schuss.errors.InvalidType
+    schuss.errors.TensorError, schuss.errors.InvalidType
         For tensors that no kernel can take.
     """
     addresses, sizes, kinds, kind = describe(columns)
@@ -114,9 +114,7 @@ def _one_by_one(
         row = [column[place] for column in columns]
         for name, tensor in zip(names, row, strict=True):
             _check(f"{name} of params[{place}]", tensor, row[0])
-        numbers = [
-            torch.view_as_real(t.resolve_conj()) if t.dtype in COMPLEX else t for t in row
-        ]
+        numbers = [torch.view_as_real(t.resolve_conj()) if t.dtype in COMPLEX else t for t in row]
         flat = _side_by_side([t.resolve_neg() for t in numbers])
         copies = [
             (new, None if column == GRADIENTS else old)
@@ -142,14 +140,14 @@ def _check(name: str, tensor: torch.Tensor, param: torch.Tensor) -> None:
     if type(tensor) not in CLASSES:
         raise InvalidType(f"{name}: expected a plain tensor, got {type(tensor).__name__}.")
     if tensor.device.type != "cpu":
-        raise DataError(f"{name}: lies on {tensor.device}; expected tensors on the CPU.")
+        raise TensorError(f"{name}: lies on {tensor.device}; expected tensors on the CPU.")
     if tensor.layout != torch.strided:
-        raise DataError(f"{name}: has layout {tensor.layout}; expected a dense tensor.")
+        raise TensorError(f"{name}: has layout {tensor.layout}; expected a dense tensor.")
     if tensor.dtype not in TYPES and tensor.dtype not in COMPLEX:
         accepted = ", ".join(NAMES)
-        raise DataError(f"{name}: has dtype {tensor.dtype}; expected {accepted} or complex.")
+        raise TensorError(f"{name}: has dtype {tensor.dtype}; expected {accepted} or complex.")
     if tensor.dtype != param.dtype or tensor.shape != param.shape:
-        raise DataError(
+        raise TensorError(
             f"{name}: has dtype {tensor.dtype} and shape {tuple(tensor.shape)}; expected the "
             f"parameter's, {param.dtype} and {tuple(param.shape)}."
         )

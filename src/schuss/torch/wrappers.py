@@ -1,0 +1,312 @@
+"""What is put around an optimizer: SAM, and the accumulation of gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from schuss import _native
+from schuss.checks import check_flags
+from schuss.errors import InvalidArgument, InvalidType
+from schuss.formulas.spec import check_number
+from schuss.torch.optimizers import Fused, crew
+from schuss.torch.tensors import tables
+
+__all__ = ["SAM", "Accumulator", "accumulate"]
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise InvalidType unless it is one of torch's kind."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InvalidType(
+            f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, got "
+            f"{type(optimizer).__name__}."
+        )
+
+
+class SAM(torch.optim.Optimizer):
+    r"""Sharpness-aware minimization around an optimizer: step by the gradient at a worse point.
+
+    .. math::
+        \hat w = w + \rho \frac{g}{\|g\|}, \qquad
+        w \leftarrow \text{the optimizer's step from } w \text{ by } \nabla f(\hat w)
+
+    The norm is that of all gradients together, summed in float64. Parameters come back to what they
+    were bit for bit. Groups and state are the optimizer's own, so that learning-rate schedulers and
+    checkpoints see them.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Makes the steps; of schuss.torch, of torch, or any other.
+    rho : float, default=0.05
+        Radius of the neighbourhood; >= 0.
+    adaptive : bool, default=False
+        Scale each parameter's part by its square, as ASAM does: :math:`w^2 g / \|w g\|`.
+
+    Raises
+    ------
+    schuss.errors.SchussError
+        For bad arguments; by ``step`` without a closure.
+
+    References
+    ----------
+    P. Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization,
+    ICLR 2021. J. Kwon et al., ASAM, ICML 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import SAM, SGD
+    >>> w = torch.ones(2, requires_grad=True)
+    >>> optimizer = SAM(SGD([w], lr=0.25), rho=0.1)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = w.square().sum()
+    ...     loss.backward()
+    ...     return loss
+    >>> optimizer.step(closure)
+    tensor(2., grad_fn=<SumBackward0>)
+    >>> w.detach().numpy().round(4)
+    array([0.4646, 0.4646], dtype=float32)
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, rho: float = 0.05, *, adaptive: bool = False
+    ) -> None:
+        check_optimizer(optimizer)
+        check_flags(adaptive=adaptive)
+        self.rho = check_number("rho", rho, {">=": 0})
+        self.adaptive = adaptive
+        self.base = optimizer
+        self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+
+    # Groups and state are the optimizer's; what torch's base class sets of its own is not kept.
+
+    @property  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's groups."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, _: Any) -> None:
+        pass
+
+    @property  # type: ignore[override]
+    def state(self) -> Any:
+        """The optimizer's state."""
+        return self.base.state
+
+    @state.setter
+    def state(self, _: Any) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("base", "rho", "adaptive", "defaults")
+        return {name: self.__dict__[name] for name in kept} | {"_before": []}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters to the optimizer."""
+        if not any(group is param_group for group in self.base.param_groups):
+            self.base.add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a ``state_dict`` of the optimizer's."""
+        self.base.load_state_dict(state_dict)
+
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step.
+
+        Parameters
+        ----------
+        closure : callable
+            Computes the loss and its gradients anew, and returns the loss. Called twice.
+
+        Returns
+        -------
+        loss
+            At the parameters before the step.
+        """
+        if closure is None:
+            raise InvalidArgument(
+                "closure=None: SAM computes the gradients twice; expected a function that does so, "
+                "or calls of first_step and second_step."
+            )
+        with torch.enable_grad():
+            loss = closure()
+        self.first_step()
+        try:
+            with torch.enable_grad():
+                closure()
+        except BaseException:
+            self._return()
+            raise
+        self.second_step()
+        return loss
+
+    @torch.no_grad()
+    def first_step(self, zero_grad: bool = False) -> None:
+        """Go to the worse point; the gradients have been computed."""
+        pairs = [
+            (p, p.grad)
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        self._before = [(p, p.detach().clone()) for p, _ in pairs]
+        if pairs:
+            directions = [p.abs() * g if self.adaptive else g for p, g in pairs]
+            rate = self.rho / (norm_of(directions) + 1e-12)
+            if self.adaptive:
+                directions = [p.abs() * d for (p, _), d in zip(pairs, directions, strict=True)]
+            torch._foreach_add_([p for p, _ in pairs], directions, alpha=rate)
+        if zero_grad:
+            self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self, zero_grad: bool = False) -> None:
+        """Go back and make the optimizer's step; the gradients have been computed anew."""
+        self._return()
+        self.base.step()
+        if zero_grad:
+            self.zero_grad()
+
+    def _return(self) -> None:
+        with torch.no_grad():
+            for p, before in self._before:
+                p.copy_(before)
+        self._before = []
+
+
+def norm_of(tensors: list[torch.Tensor]) -> float:
+    """Norm of all numbers together, summed in float64 over tiles of fixed size."""
+    found = tables([tensors, tensors], ("the tensor", "the gradient"))
+    return math.sqrt(
+        math.fsum(_native.squared_norm(t.dtype, t.addresses, t.sizes, crew(t)) for t in found)
+    )
+
+
+class Accumulator:
+    """Steps of an optimizer by the gradients of several micro-batches; see :func:`accumulate`.
+
+    Attributes
+    ----------
+    optimizer : torch.optim.Optimizer
+    window : int
+        Micro-batches of a step.
+    waiting : int
+        Micro-batches whose gradients wait for the step.
+    samples : float
+        Samples those held.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, window: int) -> None:
+        self.optimizer = optimizer
+        self.window = window
+        self.waiting = 0
+        self.samples = 0.0
+
+    def backward(self, loss: torch.Tensor, samples: float = 1) -> bool:
+        """Add the gradients of a micro-batch, and make the step if the window is full.
+
+        Parameters
+        ----------
+        loss : tensor of shape ()
+            Mean loss of the micro-batch.
+        samples : int, default=1
+            How many samples that is the mean of: its weight. Where micro-batches are all alike it
+            may be left out.
+
+        Returns
+        -------
+        bool
+            Whether the step was made.
+        """
+        samples = check_number("samples", samples, {">": 0})
+        (loss * samples).backward()  # type: ignore[no-untyped-call]
+        self.waiting += 1
+        self.samples += samples
+        return self.waiting >= self.window and self.flush()
+
+    def flush(self) -> bool:
+        """Make the step of what waits, a short last window; returns whether there was any."""
+        if not self.waiting:
+            return False
+        self._step()
+        self.optimizer.zero_grad()
+        self.waiting, self.samples = 0, 0.0
+        return True
+
+    def _step(self) -> None:
+        """The step by the sum of gradients over the number of samples."""
+        if isinstance(self.optimizer, Fused):
+            self.optimizer.step(divisor=self.samples)
+            return
+        grads = [
+            p.grad
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        if grads:
+            torch._foreach_div_(grads, self.samples)
+        self.optimizer.step()
+
+    def __enter__(self) -> Accumulator:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.flush()
+
+
+def accumulate(optimizer: torch.optim.Optimizer, k: int) -> Accumulator:
+    """Make a step after every k micro-batches, as if they had been one batch.
+
+    Each counts by the samples it held, so that the step is exact also where micro-batches differ in
+    size, and in a short last window.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Of schuss.torch, whose pass divides the gradients as well, or any other.
+    k : int
+        Micro-batches of a step; >= 1.
+
+    Returns
+    -------
+    Accumulator
+        ``backward(loss, samples)`` in place of ``loss.backward()``, ``optimizer.step()`` and
+        ``optimizer.zero_grad()``. At its end a ``with`` block makes the step of what is left;
+        ``flush()`` does so elsewhere.
+
+    Raises
+    ------
+    schuss.errors.SchussError
+        For bad arguments.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from schuss.torch import SGD, accumulate
+    >>> w = torch.zeros(1, requires_grad=True)
+    >>> y = torch.tensor([1.0, 2.0, 6.0])
+    >>> with accumulate(SGD([w], lr=0.5), 2) as steps:  # two batches: of 2 samples, and of 1
+    ...     for part in (y[:2], y[2:]):
+    ...         steps.backward((w - part).square().mean(), len(part))
+    False
+    True
+    >>> w.item() == y.mean()
+    tensor(True)
+    """
+    check_optimizer(optimizer)
+    return Accumulator(optimizer, check_number("k", k, {">=": 1}, integer=True))
