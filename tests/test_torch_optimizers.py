@@ -458,7 +458,8 @@ def test_sixteen_bits_are_computed_in_float32_and_rounded_once(instruction_set, 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_moments_of_sixteen_bits_follow_those_of_float32(dtype):
-    wide = torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype).float()
+    wide = torch.randn(1000, generator=torch.Generator().manual_seed(0)) / 10
+    wide = wide.to(dtype).float()
     narrow = wide.to(dtype).requires_grad_()
     wide.requires_grad_()
     optimizers = [ours.AdamW([p], lr=0.01) for p in (wide, narrow)]
@@ -467,32 +468,33 @@ def test_moments_of_sixteen_bits_follow_those_of_float32(dtype):
         narrow.grad = wide.grad.to(dtype)
         for optimizer in optimizers:
             optimizer.step()
-    torch.testing.assert_close(narrow.detach().float(), wide.detach(), rtol=0.03, atol=0.03)
+    torch.testing.assert_close(narrow.detach().float(), wide.detach(), rtol=0.03, atol=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("start", [1.0, 3e-6])
 def test_stochastic_rounding_keeps_the_mean(dtype, start):
-    step = start * 2.0**-13  # far below half a unit in the last place
+    rate = 2.0**-13  # steps far below half a unit in the last place
     made = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         w = torch.full((20000,), start, dtype=dtype, requires_grad=True)
         first = float(w.detach()[0])
-        optimizer = ours.SGD([w], lr=1.0, stochastic_rounding=True)
-        w.grad = torch.full_like(w, step)
+        optimizer = ours.SGD([w], lr=rate, stochastic_rounding=True)
+        w.grad = torch.full_like(w, start)
         for _ in range(16):
             optimizer.step()
         made.append(w.detach())
     moved = float(first - made[0].double().mean())
-    assert moved == pytest.approx(16 * float(w.grad[0]), rel=0.25)
+    assert moved == pytest.approx(16 * rate * first, rel=0.25)
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
     nearest = torch.full((8,), start, dtype=dtype, requires_grad=True)
-    nearest.grad = torch.full_like(nearest, step)
-    ours.SGD([nearest], lr=1.0).step()
+    nearest.grad = torch.full_like(nearest, start)
+    ours.SGD([nearest], lr=rate).step()
     assert float(nearest.detach()[0]) == first
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch's
 @pytest.mark.parametrize("name", ["SGD", "Adagrad"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sparse_gradients(name, momentum):
@@ -602,7 +604,7 @@ def test_learning_rate_schedulers(name, scheduler):
             loss = w.square().sum()
             loss.backward()
             optimizer.step()
-            schedule.step(*[loss] * (scheduler == "ReduceLROnPlateau"))
+            schedule.step(*[loss.item()] * (scheduler == "ReduceLROnPlateau"))
         made.append(w.detach())
     torch.testing.assert_close(made[0], made[1], rtol=1e-13, atol=0)
 
@@ -926,7 +928,7 @@ def test_networks_train_to_the_same_loss(network, name, kwargs):
         shape = (64, 1, 8, 8) if network is convolutions else (64, 8)
         X = torch.randn(shape) if network is convolutions else torch.randint(11, shape)
         y = torch.randint(3, (64,))
-        optimizer = getattr(classes, name)(model.parameters(), **{"lr": 0.01} | kwargs)
+        optimizer = getattr(classes, name)(model.parameters(), **{"lr": 0.02} | kwargs)
         curve = []
         for _ in range(30):
             optimizer.zero_grad()
@@ -936,4 +938,4 @@ def test_networks_train_to_the_same_loss(network, name, kwargs):
             curve.append(loss.item())
         curves.append(curve)
     np.testing.assert_allclose(curves[0], curves[1], rtol=2e-3, atol=2e-3)
-    assert curves[1][-1] < 0.8 * curves[1][0]
+    assert curves[1][-1] < 0.9 * curves[1][0]

@@ -107,7 +107,7 @@ class Fused(torch.optim.Optimizer):
 
     # ---- The step ----
 
-    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    @torch._disable_dynamo
     def step(self, closure: Callable[[], Any] | None = None, *, divisor: float = 1.0) -> Any:
         """Make one step.
 

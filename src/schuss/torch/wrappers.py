@@ -87,7 +87,7 @@ class SAM(torch.optim.Optimizer):
 
     # Groups and state are the optimizer's; what torch's base class sets of its own is not kept.
 
-    @property  # type: ignore[override]
+    @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups."""
         return self.base.param_groups
@@ -96,7 +96,7 @@ class SAM(torch.optim.Optimizer):
     def param_groups(self, _: Any) -> None:
         pass
 
-    @property  # type: ignore[override]
+    @property
     def state(self) -> Any:
         """The optimizer's state."""
         return self.base.state
@@ -122,7 +122,7 @@ class SAM(torch.optim.Optimizer):
         """Go on from a ``state_dict`` of the optimizer's."""
         self.base.load_state_dict(state_dict)
 
-    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    @torch._disable_dynamo
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one step.
 
@@ -232,7 +232,7 @@ class Accumulator:
             Whether the step was made.
         """
         samples = check_number("samples", samples, {">": 0})
-        (loss * samples).backward()  # type: ignore[no-untyped-call]
+        (loss * samples).backward()
         self.waiting += 1
         self.samples += samples
         return self.waiting >= self.window and self.flush()
