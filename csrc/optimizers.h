@@ -141,6 +141,30 @@ struct squares_step {  // Adagrad
   }
 };
 
+// What the lab holds the others against: the same numbers read and written, with one product and
+// one sum for each that is written.
+template <class T, int Slots>
+struct triad {
+  static constexpr bool by_norms = false;
+  static constexpr int slots = Slots;
+  T rate;
+  SCHUSS_FN explicit triad(const StepConstants& c) : rate(T(c.rate)) {}
+  SCHUSS_FN void update(T& w, T g, T& a, T& b, T& c) const {
+    w = multiply_add(g, rate, w);
+    a = multiply_add(g, rate, a);
+    b = multiply_add(g, rate, b);
+    c = multiply_add(g, rate, c);
+  }
+};
+template <class T>
+using triad_of_none = triad<T, 0>;
+template <class T>
+using triad_of_one = triad<T, 1>;
+template <class T>
+using triad_of_two = triad<T, 2>;
+template <class T>
+using triad_of_three = triad<T, 3>;
+
 // ---- Updates whose length goes by the tensor's norms ----
 //
 // measure takes the slots as far as the norms need it, and adds squares to two sums; update does

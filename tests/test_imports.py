@@ -73,6 +73,9 @@ ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.estimators": "sklearn",
     "schuss.torch.loading": "torch",
+    "schuss.torch.optimizers": "torch",
+    "schuss.torch.tensors": "torch",
+    "schuss.torch.wrappers": "torch",
 }
 REQUIRED = {"numpy", "numba", "click", "rich"}
 

@@ -434,16 +434,54 @@ def test_the_table_of_bars(tmp_path, monkeypatch):
     assert by_key["memory", "d = 20"].measured is not None
     assert by_key["best peer", "least"].measured > 0
     made.write(tmp_path / "bars.json")
-    for name, marks in (("README.md", pages.MARKS[".md"]), ("docs/lab.rst", pages.MARKS[".rst"])):
-        page = tmp_path / name
-        page.parent.mkdir(exist_ok=True)
-        page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n")
+    blank_pages(tmp_path, made, "README.md", "docs/lab.rst")
     monkeypatch.chdir(tmp_path)
     run("--load", "bars.json", "--report")
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| 20 | 32 |" in text and "fastest other" in text
     assert "best CPU peer" in (tmp_path / "docs/lab.rst").read_text()
+
+
+def blank_pages(folder, record, *names):
+    """Pages with nothing but the marks between which the record is to be written."""
+    for name in names:
+        page = folder / name
+        page.parent.mkdir(exist_ok=True)
+        begin, end = pages.marks(page.suffix, type(record))
+        page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+
+
+def test_bench_optim(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    small = ["--quick", "--numbers", "5000", "--tensors", "1,7", "--threads", "1"]
+    done = run("optim", *small, "--repeats", "1", "--json", "optim.json")
+    assert "of torch's default" in done.output and "The speed to reach" not in done.output
+    made = schuss.lab.optim.load("optim.json")
+    names = ["SGD", "SGD, momentum", "Adam", "AdamW"]
+    assert [cell.optimizer for cell in made.cells] == 2 * names
+    assert [cell.numbers for cell in made.cells] == 4 * [5000] + 4 * [4998]
+    for cell in made.cells:
+        assert min(cell.seconds.values()) > 0
+        assert set(cell.ratios) == {"default", "fused", "triad"}
+    blank_pages(tmp_path, made, "README.md", "docs/torch.rst")
+    run("optim", "--load", "optim.json", "--report")
+    assert "| AdamW | 7 | 1 |" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "docs/torch.rst").read_text().count("\n     - 1\n") == 12
+    bars = made.outcomes()
+    assert len(bars) == 24 and {bar.bar for bar in bars} == {0.25, 0.7, 0.9, 1.0}
+
+
+def test_bench_optim_refuses(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    assert "--report needs --load" in run("optim", "--report", code=2).output
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(DataError, match=r"other.json.*optimizers"):
+        schuss.lab.optim.load("other.json")
+    with pytest.raises(InvalidArgument, match="tensors=11"):
+        schuss.lab.optimizers(numbers=10, tensors=[11])
 
 
 def test_first_fit_in_a_process_of_its_own():

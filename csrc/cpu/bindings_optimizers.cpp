@@ -205,18 +205,19 @@ bool contiguous(const TensorView& tensor) {
 }
 
 // A tensor as kernels take it. Type: 0 float32, 1 float64, 2 bfloat16, 3 float16; -1: anything
-// else, also a tensor of another class than `classes`, on another device, or with gaps.
+// else, also a tensor of another class than those accepted, on another device, or with gaps.
 struct Numbers {
   int64_t address = 0, size = 0;
   int32_t type = -1;
 };
 
-Numbers numbers_of(const ExchangeTable& table, PyObject* object, const py::tuple& classes) {
+Numbers numbers_of(const ExchangeTable& table, PyObject* object,
+                   const std::vector<PyObject*>& classes) {
   Numbers numbers;
   TensorView tensor;
   bool known = false;
-  for (const py::handle one : classes)
-    known = known || reinterpret_cast<PyObject*>(Py_TYPE(object)) == one.ptr();
+  for (const PyObject* one : classes)
+    known = known || reinterpret_cast<PyObject*>(Py_TYPE(object)) == one;
   if (!known) return numbers;
   if (table.view_from_object(object, &tensor) != 0) {
     PyErr_Clear();
@@ -238,9 +239,11 @@ Numbers numbers_of(const ExchangeTable& table, PyObject* object, const py::tuple
 // and the type that all rows have, or -1. A row whose tensors are not alike has type -1. None where
 // the tensors' library has another table.
 py::object describe(const py::capsule& capsule, const std::vector<py::list>& columns,
-                    const py::tuple& classes) {
+                    const py::tuple& accepted) {
   const ExchangeTable* table = exchange_table(capsule);
   if (!table || !table->view_from_object) return py::none();
+  std::vector<PyObject*> classes;
+  for (const py::handle one : accepted) classes.push_back(one.ptr());
   const auto n = py::ssize_t(columns.at(0).size()), width = py::ssize_t(columns.size());
   py::array_t<int64_t> addresses({n, width}), sizes(n);
   py::array_t<int32_t> types(n);

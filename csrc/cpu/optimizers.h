@@ -194,7 +194,8 @@ constexpr TensorKernels over_tensors() {
 template <class S>
 constexpr TensorKernels all_updates() {
   return over_tensors<S, plain_step, momentum_step, moments_step, largest_moments_step,
-                      squares_step, lars_step, lamb_step>();
+                      squares_step, lars_step, lamb_step, triad_of_none, triad_of_one, triad_of_two,
+                      triad_of_three>();
 }
 
 constexpr OptimizerKernels tables{all_updates<float>(), all_updates<double>(),

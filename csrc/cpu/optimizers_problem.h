@@ -26,7 +26,8 @@ struct Noise {
 
 // The updates of csrc/optimizers.h, in the order of the tables.
 constexpr const char* update_names[] = {"plain",   "momentum", "moments", "largest_moments",
-                                        "squares", "lars",     "lamb"};
+                                        "squares", "lars",     "lamb",    "triad0",
+                                        "triad1",  "triad2",   "triad3"};
 constexpr int update_count = int(sizeof update_names / sizeof *update_names);
 
 // One update. measure and ratio are null where no norms are needed.

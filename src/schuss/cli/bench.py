@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from schuss.lab.optim import OptimRecord
     from schuss.lab.record import Record
 
 __all__ = ["bench"]
@@ -20,6 +21,7 @@ REGRESSED = 3  # exit code: neither a bug nor wrong input
 QUICK = {"elements": 2_000_000, "repeats": 3, "seconds": 0.03}
 FULL = {"elements": 100_000_000, "repeats": 5, "seconds": 0.2}
 PAGES = ("README.md", "docs/lab.rst")
+OPTIM_PAGES = ("README.md", "docs/torch.rst")
 
 
 class _List(click.ParamType):
@@ -150,7 +152,7 @@ def throughput(context: click.Context, **options: Any) -> int:
     if options["html"]:
         record.to_html(options["html"])
     if options["report"]:
-        _report(record)
+        _report(record, PAGES)
     if old is None:
         return 0
     changes = compare(old, record, options["threshold"])
@@ -161,6 +163,60 @@ def throughput(context: click.Context, **options: Any) -> int:
         )
     _print(comparison_table(changes))
     return REGRESSED if any(change.regressed for change in changes) else 0
+
+
+@bench.command()
+@click.option("--numbers", type=click.IntRange(1), help="Of all tensors together. [default: 10^7]")
+@click.option("--tensors", type=_List(int), help="How many. [default: 1,1000,100000]")
+@click.option("--threads", type=_List(int), help="[default: 1, and all there are]")
+@click.option("--quick", is_flag=True, help="Few numbers and short turns: for a look, no proof.")
+@click.option("--repeats", type=click.IntRange(1), help="Turns of each. [default: 5]")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the record.")
+@click.option(
+    "--load", type=click.Path(path_type=Path), help="Show a record written before; measure nothing."
+)
+@click.option(
+    "--report",
+    is_flag=True,
+    help="With --load: write its table into README.md and docs/torch.rst here.",
+)
+def optim(**options: Any) -> None:
+    """Time a step of the optimizers of schuss.torch beside torch's own."""
+    from schuss.cli.outputs import check_writable
+    from schuss.lab import optim as lab
+    from schuss.lab.table import outcomes_table
+
+    if options["report"] and not options["load"]:
+        raise click.UsageError("--report needs --load RECORD")
+    check_writable(options["json_path"], "--json", (".json",))
+    record = lab.load(options["load"]) if options["load"] else _measure_optimizers(options)
+    if options["json_path"]:
+        record.write(options["json_path"])
+    _print(record.table())
+    if record.settings["numbers"] >= lab.NUMBERS:
+        _print(outcomes_table(record.outcomes()))
+    if options["report"]:
+        _report(record, OPTIM_PAGES)
+
+
+def _measure_optimizers(options: dict[str, Any]) -> OptimRecord:
+    """Run the lab, telling of each cell on standard error."""
+    from schuss.lab import optim as lab
+
+    quick: dict[str, Any] = {
+        "numbers": 100_000,
+        "tensors": (1, 1_000),
+        "repeats": 3,
+        "seconds": 0.02,
+    }
+    names = ("numbers", "tensors", "threads", "repeats")
+    given = {name: options[name] for name in names if options[name]}
+    return lab.optimizers(
+        **(quick if options["quick"] else {}) | given,
+        watch=lambda cell: click.echo(
+            f"{cell.optimizer}, {cell.tensors} tensors, {cell.threads} threads", err=True
+        ),
+    )
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -282,12 +338,12 @@ def _read_table(path: Path) -> tuple[Any, Any]:
     return np.ascontiguousarray(matrix[:, :-1]), np.ascontiguousarray(matrix[:, -1])
 
 
-def _report(record: Record) -> None:
+def _report(record: Record | OptimRecord, names: Sequence[str]) -> None:
     from schuss.lab import pages
 
-    pages_here: Sequence[str] = [page for page in PAGES if os.path.exists(page)]
+    pages_here = [page for page in names if os.path.exists(page)]
     if not pages_here:
-        raise click.UsageError(f"--report: there is no {' or '.join(PAGES)} here")
+        raise click.UsageError(f"--report: there is no {' or '.join(names)} here")
     for page in pages_here:
         pages.rewrite(page, record)
         click.echo(f"wrote the numbers of {page}", err=True)

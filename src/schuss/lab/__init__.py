@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from schuss.lab.comparison import Change, compare
     from schuss.lab.grid import throughput
     from schuss.lab.machine import ceilings
+    from schuss.lab.optim import OptimCell, OptimRecord, optimizers
     from schuss.lab.record import Ceilings, Cell, Curve, Outcome, Record, load
     from schuss.lab.steps import sweep
 
@@ -24,11 +25,14 @@ __all__ = [
     "Cell",
     "Change",
     "Curve",
+    "OptimCell",
+    "OptimRecord",
     "Outcome",
     "Record",
     "ceilings",
     "compare",
     "load",
+    "optimizers",
     "sweep",
     "throughput",
 ]
@@ -39,11 +43,14 @@ _HOMES = {
     "Cell": "record",
     "Change": "comparison",
     "Curve": "record",
+    "OptimCell": "optim",
+    "OptimRecord": "optim",
     "Outcome": "record",
     "Record": "record",
     "ceilings": "machine",
     "compare": "comparison",
     "load": "record",
+    "optimizers": "optim",
     "sweep": "steps",
     "throughput": "grid",
 }

@@ -113,7 +113,7 @@ def page(record: Record) -> str:
 <body>
 <main>
 <h1>Throughput against batch size</h1>
-<p class="sub">{html.escape(machine_line(record))}</p>
+<p class="sub">{html.escape(machine_line(record.machine))}</p>
 {_cards(record)}
 <nav class="tabs">{tabs}</nav>
 {body}

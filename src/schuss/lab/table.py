@@ -76,7 +76,7 @@ def record_table(record: Record) -> RenderableType:
     """All tables of a record, one below the other."""
     from rich.console import Group
 
-    parts: list[Any] = [machine_line(record)]
+    parts: list[Any] = [machine_line(record.machine)]
     if record.ceilings:
         parts += [ceilings_table(record.ceilings)]
     for setting in settings_of(record.cells):
@@ -91,9 +91,8 @@ def record_table(record: Record) -> RenderableType:
     return Group(*parts)
 
 
-def machine_line(record: Record) -> str:
+def machine_line(facts: dict[str, Any]) -> str:
     """The machine in one line."""
-    facts = record.machine
     parts = [
         facts.get("cpu"),
         f"{facts.get('threads')} threads",

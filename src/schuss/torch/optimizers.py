@@ -168,11 +168,14 @@ class Fused(torch.optim.Optimizer):
         params, names = [p for p, _ in pairs], self._slots(group)
         states = [self.state[p] for p in params] if names else []
         fresh = np.zeros(len(params), bool)
-        for k, (p, state) in enumerate(zip(params, states, strict=bool(names))):
-            if any(state.get(name) is None for name in names):
-                fresh[k] = True
-                self._begin(group, p, state)
-        columns = [params, [g for _, g in pairs], *([s[name] for s in states] for name in names)]
+        slots = [[state.get(name) for state in states] for name in names]
+        if any(tensor is None for column in slots for tensor in column):
+            for k, (p, state) in enumerate(zip(params, states, strict=True)):
+                if any(state.get(name) is None for name in names):
+                    fresh[k] = True
+                    self._begin(group, p, state)
+            slots = [[state[name] for state in states] for name in names]
+        columns = [params, [g for _, g in pairs], *slots]
         try:
             made = tables(columns, ("the parameter", "the gradient", *names)) if params else []
         except TensorError as error:
