@@ -6,12 +6,14 @@ import copy
 import io
 import math
 import pickle
+import re
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run_python
 
 pytest.importorskip("torch")
 pytest.importorskip("schuss._native")
@@ -715,6 +717,21 @@ def test_tensors_that_no_kernel_takes():
     optimizer.state[w]["momentum_buffer"] = torch.zeros(3)
     with pytest.raises(errors.TensorError, match=r"momentum_buffer of params\[0\].*\(3,\)"):
         optimizer.step()
+
+
+def test_without_the_native_extension():
+    code = """
+        import sys
+        sys.modules["schuss._native"] = None
+        import torch
+        from schuss.torch import batches
+        print(len(batches(torch.ones(5), batch_size=2)))
+        try:
+            from schuss.torch import SGD
+        except RuntimeError as error:
+            print(error)
+    """
+    assert re.match(r"3\nbackend='native' cannot be used", run_python(code))
 
 
 # ---- LARS and LAMB ---------------------------------------------------------------------------

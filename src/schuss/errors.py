@@ -253,18 +253,13 @@ class InterruptedWarning(SchussWarning):
 
 
 class TensorError(SchussError, RuntimeError):
-    """An optimizer cannot take a tensor of this kind.
+    """An optimizer of schuss.torch cannot take a tensor of this kind.
 
     Examples
     --------
-    >>> import torch
-    >>> from schuss.torch import Adam
-    >>> w = torch.ones(2, requires_grad=True)
-    >>> w.grad = torch.ones(2).to_sparse()
-    >>> Adam([w]).step()
-    Traceback (most recent call last):
-        ...
-    schuss.errors.TensorError: Adam does not support sparse gradients; ...
+    >>> import schuss
+    >>> issubclass(schuss.errors.TensorError, RuntimeError)  # as what torch raises
+    True
     """
 
 

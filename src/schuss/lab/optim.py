@@ -59,6 +59,14 @@ class OptimCell:
         and writes the same numbers in place.
     ratios : dict of str to float
         Of our step's time to that of "default", "fused" and "triad".
+
+    Examples
+    --------
+    >>> import schuss
+    >>> seconds = {"schuss": 0.009, "default": 0.09, "fused": 0.01, "triad": 0.0085}
+    >>> ratios = {"default": 0.1, "fused": 0.9, "triad": 1.06}
+    >>> schuss.lab.OptimCell("Adam", 1000, 10_000_000, 1, seconds, ratios).ratios["default"]
+    0.1
     """
 
     optimizer: str
@@ -78,6 +86,12 @@ class OptimRecord:
     machine : dict
     settings : dict
     cells : tuple of OptimCell
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.lab.OptimRecord({}, {}, ()).outcomes()
+    []
     """
 
     machine: dict[str, Any]
@@ -208,10 +222,10 @@ def optimizers(
 
     Examples
     --------
-    >>> import pytest
-    >>> _ = pytest.importorskip("torch")
-    >>> from schuss.lab.optim import optimizers
-    >>> record = optimizers(numbers=1000, tensors=[10], threads=[1], repeats=1, seconds=0.001)
+    >>> import schuss
+    >>> record = schuss.lab.optimizers(
+    ...     numbers=1000, tensors=[10], threads=[1], repeats=1, seconds=0.001
+    ... )
     >>> [cell.optimizer for cell in record.cells]
     ['SGD', 'SGD, momentum', 'Adam', 'AdamW']
     """
