@@ -59,6 +59,7 @@ PLAIN_SOURCES = [
     "bindings_optimizers.cpp",
     "bindings_outputs.cpp",
     "bindings_sparse.cpp",
+    "bindings_tensors.cpp",
     "pool.cpp",
 ]
 # Flags of each instruction set. Its files are named after it.

@@ -27,6 +27,9 @@ void add_sparse_verbs(py::module_& m);
 // The optimizers' loops: bindings_optimizers.cpp.
 void add_optimizers(py::module_& m);
 
+// Tensors of other libraries: bindings_tensors.cpp.
+void add_tensors(py::module_& m);
+
 // What the lab measures of the machine: bindings_ceilings.cpp.
 void add_ceilings(py::module_& m);
 

@@ -427,6 +427,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_output_verbs(m);
   add_sparse_verbs(m);
   add_optimizers(m);
+  add_tensors(m);
   m.def("permute_int32", permute<int32_t>);
   m.def("permute_int64", permute<int64_t>);
   m.def("mix_int32", mix<int32_t>);

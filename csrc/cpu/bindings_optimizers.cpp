@@ -170,104 +170,6 @@ double squared_norm(const std::string& dtype, const py::array& addresses, const 
   return total;
 }
 
-// ---- What tensors are ----
-
-// The part of DLPack's table of functions (version 1) that is used: dlpack.h of the project dmlc.
-struct TensorView {
-  void* data;
-  int32_t device_type, device_id;
-  int32_t ndim;
-  uint8_t code, bits;
-  uint16_t lanes;
-  int64_t *shape, *strides;
-  uint64_t byte_offset;
-};
-struct ExchangeTable {
-  uint32_t major, minor;
-  ExchangeTable* previous;
-  void *allocate, *managed_from_object, *managed_to_object;
-  int (*view_from_object)(void* object, TensorView* out);
-};
-
-const ExchangeTable* exchange_table(const py::capsule& capsule) {
-  auto* table = static_cast<ExchangeTable*>(capsule.get_pointer());
-  while (table && table->major != 1) table = table->previous;
-  return table;
-}
-
-bool contiguous(const TensorView& tensor) {
-  int64_t stride = 1;
-  for (int32_t k = tensor.ndim - 1; k >= 0; --k) {
-    if (tensor.shape[k] != 1 && tensor.strides[k] != stride) return false;
-    stride *= tensor.shape[k];
-  }
-  return true;
-}
-
-// A tensor as kernels take it. Type: 0 float32, 1 float64, 2 bfloat16, 3 float16; -1: anything
-// else, also a tensor of another class than those accepted, on another device, or with gaps.
-struct Numbers {
-  int64_t address = 0, size = 0;
-  int32_t type = -1;
-};
-
-Numbers numbers_of(const ExchangeTable& table, PyObject* object,
-                   const std::vector<PyObject*>& classes) {
-  Numbers numbers;
-  TensorView tensor;
-  bool known = false;
-  for (const PyObject* one : classes)
-    known = known || reinterpret_cast<PyObject*>(Py_TYPE(object)) == one;
-  if (!known) return numbers;
-  if (table.view_from_object(object, &tensor) != 0) {
-    PyErr_Clear();
-    return numbers;
-  }
-  constexpr int on_cpu = 1, of_floats = 2, of_bfloats = 4;
-  if (tensor.device_type != on_cpu || tensor.lanes != 1 || !contiguous(tensor)) return numbers;
-  if (tensor.code == of_floats)
-    numbers.type = tensor.bits == 32 ? 0 : tensor.bits == 64 ? 1 : tensor.bits == 16 ? 3 : -1;
-  else if (tensor.code == of_bfloats && tensor.bits == 16)
-    numbers.type = 2;
-  numbers.size = 1;
-  for (int32_t j = 0; j < tensor.ndim; ++j) numbers.size *= tensor.shape[j];
-  numbers.address = reinterpret_cast<int64_t>(tensor.data) + int64_t(tensor.byte_offset);
-  return numbers;
-}
-
-// Columns of as many tensors, side by side: addresses (n, columns), sizes and types of each row,
-// and the type that all rows have, or -1. A row whose tensors are not alike has type -1. None where
-// the tensors' library has another table.
-py::object describe(const py::capsule& capsule, const std::vector<py::list>& columns,
-                    const py::tuple& accepted) {
-  const ExchangeTable* table = exchange_table(capsule);
-  if (!table || !table->view_from_object) return py::none();
-  std::vector<PyObject*> classes;
-  for (const py::handle one : accepted) classes.push_back(one.ptr());
-  const auto n = py::ssize_t(columns.at(0).size()), width = py::ssize_t(columns.size());
-  py::array_t<int64_t> addresses({n, width}), sizes(n);
-  py::array_t<int32_t> types(n);
-  int64_t *address = addresses.mutable_data(), *size = sizes.mutable_data();
-  int32_t* type = types.mutable_data();
-  for (const py::list& column : columns)
-    if (py::ssize_t(column.size()) != n) throw std::invalid_argument("columns: of unequal length");
-  int32_t all = -1;
-  for (py::ssize_t k = 0; k < n; ++k) {
-    for (py::ssize_t c = 0; c < width; ++c) {
-      const Numbers own = numbers_of(*table, PyList_GET_ITEM(columns[size_t(c)].ptr(), k), classes);
-      address[k * width + c] = own.address;
-      if (c == 0) {
-        size[k] = own.size;
-        type[k] = own.type;
-      } else if (own.size != size[k] || own.type != type[k]) {
-        type[k] = -1;
-      }
-    }
-    all = k == 0 || all == type[k] ? type[k] : -1;
-  }
-  return py::make_tuple(addresses, sizes, types, all);
-}
-
 // Adds 1 to the numbers at these addresses and returns what they are then.
 template <class T>
 py::array_t<double> count_up(const py::array& addresses) {
@@ -284,7 +186,6 @@ py::array_t<double> count_up(const py::array& addresses) {
 void add_optimizers(py::module_& m) {
   m.def("optimize", optimize);
   m.def("squared_norm", squared_norm);
-  m.def("describe", describe);
   m.def("count_up_float32", count_up<float>);
   m.def("count_up_float64", count_up<double>);
   m.def("updates",
