@@ -72,6 +72,7 @@ OPTIONAL |= {"threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml"}
 ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.estimators": "sklearn",
+    "schuss.sklearn.options": "sklearn",
     "schuss.torch.loading": "torch",
     "schuss.torch.optimizers": "torch",
     "schuss.torch.tensors": "torch",

@@ -16,7 +16,7 @@ from schuss.history import History
 if TYPE_CHECKING:
     from schuss.loop import Run
 
-__all__ = ["Limits", "Moment", "Plan"]
+__all__ = ["Limits", "Moment", "Plan", "segment_steps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +117,17 @@ class Plan:
 
     @property
     def segment_steps(self) -> int:
-        width = self.problem.row_elements * self.problem.n_outputs
-        if self.problem.is_sparse and self.changes_all_weights:
-            width += self.problem.n_features // self.step_rows
-        rows = self.backend.segment_rows(width, self.step_rows)
-        return max(1, rows // self.step_rows)
+        return segment_steps(self.backend, self.problem, self.step_rows, self.changes_all_weights)
+
+
+def segment_steps(
+    backend: Backend, problem: Problem, step_rows: int, changes_all_weights: bool
+) -> int:
+    """Steps of a segment, which lasts tens of milliseconds."""
+    width = problem.row_elements * problem.n_outputs
+    if problem.is_sparse and changes_all_weights:
+        width += problem.n_features // step_rows
+    return max(1, backend.segment_rows(width, step_rows) // step_rows)
 
 
 @dataclasses.dataclass(frozen=True)

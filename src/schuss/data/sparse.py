@@ -63,6 +63,12 @@ class CSR:
         places = np.repeat(self.indptr[:-1][rows] - indptr[:-1], counts) + np.arange(indptr[-1])
         return CSR(self.data[places], self.indices[places], indptr, (rows.size, self.shape[1]))
 
+    def to_dense(self) -> np.ndarray:
+        """The rows written out, zeros and all: shape (n_samples, n_features)."""
+        rows = np.zeros(self.shape, self.dtype)
+        rows[self.row_numbers(), self.indices] = self.data
+        return rows
+
     def row_numbers(self) -> np.ndarray:
         """The row of each entry."""
         return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))

@@ -8,9 +8,9 @@ scikit-learn's loop, and the attribute ``backend_`` says so.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,15 +18,31 @@ import sklearn
 from sklearn import linear_model
 from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.extmath import softmax
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from schuss.backends import Backend, Problem, choose
+from schuss.checks import check_callbacks
+from schuss.data.arrays import as_parameters
+from schuss.data.order import Order
 from schuss.data.sparse import as_rows, is_sparse
-from schuss.errors import InvalidArgument, InvalidType, MissingPackage
-from schuss.formulas import losses
-from schuss.formulas.losses import Loss
+from schuss.errors import DataError, InvalidArgument, InvalidType, MissingPackage
 from schuss.formulas.penalties import Penalty
+from schuss.formulas.rules import Rule
+from schuss.sklearn.options import (
+    CONSTRAINTS,
+    check_departure,
+    departs,
+    is_multinomial,
+    journal_of,
+    loss_of,
+    remember,
+    train_batches,
+)
+from schuss.sklearn.surface import Surface
 from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
 
 # What is replaced are methods that have these arguments from then on.
@@ -41,20 +57,9 @@ __all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn
 log = logging.getLogger("schuss")
 
 MAX_INT = np.iinfo(np.int32).max
-CONSTRAINTS: dict[str, list[Any]] = {
-    "backend": [StrOptions({"auto", "native", "jit", "reference"})],
-    "threads": [Interval(Integral, 1, None, closed="left"), None],
-}
 
 
-def loss_of(model: Any) -> Loss:
-    """Schuss's loss of the estimator's ``loss`` and ``epsilon``."""
-    row: Any = losses.LOSSES.rows[model.loss]
-    loss: Loss = row(model.epsilon) if "epsilon" in row.__dataclass_fields__ else row()
-    return loss
-
-
-def engine_of(model: Any, X: Any) -> Backend:
+def engine_of(model: Any, X: Any, jointly: bool = False) -> Backend:
     """The backend that trains, also by its name in ``backend_``.
 
     Raises
@@ -62,6 +67,9 @@ def engine_of(model: Any, X: Any) -> Backend:
     LeftOut
         If the kernels have no loop for what the model asks for.
     """
+    if jointly or departs(model):
+        check_departure(model)
+        return named(model, choose(model.backend, loss_of(model), model.threads))
     if model.penalty not in (None, "l2"):
         raise LeftOut(f"penalty={model.penalty!r}")
     if model.learning_rate in ("pa1", "pa2"):
@@ -73,7 +81,11 @@ def engine_of(model: Any, X: Any) -> Backend:
     rate = schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha)(model.t_ - 1)
     if rate * model.alpha > 1:
         raise LeftOut(f"a learning rate above 1/alpha: {rate:.3g}")
-    engine = choose(model.backend, loss_of(model), model.threads)
+    return named(model, choose(model.backend, loss_of(model), model.threads))
+
+
+def named(model: Any, engine: Backend) -> Backend:
+    """The backend, after the model has its name."""
     model.backend_ = engine.name
     return engine
 
@@ -85,7 +97,12 @@ def leave_to_sklearn(model: Any, reason: LeftOut) -> None:
             f"backend={model.backend!r} does not train {reason}; backend='auto' leaves it to "
             "scikit-learn's loop."
         ) from None
+    if check_callbacks(model.callbacks):
+        raise InvalidArgument(
+            f"callbacks: scikit-learn's loop trains {reason} and calls none; expected ()."
+        ) from None
     log.info("%s: trained by scikit-learn's loop (%s)", type(model).__name__, reason)
+    vars(model).pop("history_", None)
     model.backend_ = "scikit-learn"
 
 
@@ -113,8 +130,13 @@ def train(
     held_out: np.ndarray,
     score: Any,
     seed: int,
+    row: int = 0,
 ) -> Outcome:
     """Train one weight vector, and the mean of its iterates in ``mean``, as the model says."""
+    if departs(model):
+        return train_batches(
+            model, engine, rows, y, weights, start, mean, max_iter, held_out, score, seed, row
+        )
     if weights is not None and score is None and model.tol is not None:
         raise LeftOut("weights, which the stopping criterion does not know")
     problem = Problem(
@@ -136,19 +158,19 @@ def train(
         int(model.n_iter_no_change),
         -np.inf if model.tol is None else model.tol,
         score,
-        model.verbose,
     )
     average = None if mean is None else Average(int(model.average), mean)
-    return training.run(start.astype(y.dtype), int(model.t_) - 1, max_iter, average)
+    journal = journal_of(model, int((~held_out).sum()))
+    return training.run(start.astype(y.dtype), int(model.t_) - 1, max_iter, journal, average)
 
 
-def keep(model: Any, made: Sequence[Outcome], means: Sequence[np.ndarray | None]) -> None:
+def keep(model: Any, made: Sequence[Outcome], means: Any) -> None:
     """Make attributes of what was trained: one weight vector, or one for each class."""
 
     def parts(thetas: Any) -> tuple[np.ndarray, np.ndarray]:
         theta = np.stack(thetas).astype(made[0].theta.dtype)
         coef, intercept = theta[:, :-1].copy(), theta[:, -1].copy()
-        return (coef if is_classifier(model) else coef[0]), intercept
+        return (coef if is_classifier(model) or len(made) > 1 else coef[0]), intercept
 
     model.n_iter_ = max(one.epochs for one in made)
     model.t_ += max(one.updates for one in made)
@@ -160,13 +182,129 @@ def keep(model: Any, made: Sequence[Outcome], means: Sequence[np.ndarray | None]
             model.coef_, model.intercept_ = model._average_coef, model._average_intercept
 
 
-class SGDRegressor(linear_model.SGDRegressor):
+def train_jointly(
+    model: Any,
+    X: Any,
+    y: np.ndarray,
+    targets: np.ndarray,
+    per_row: Any = 1.0,
+    *,
+    sample_weight: np.ndarray,
+    max_iter: int,
+    classes: np.ndarray | None = None,
+    **_: Any,
+) -> None:
+    """Train all outputs together; the targets are one column for each, or numbers of classes."""
+    n_outputs = model.coef_.shape[0]
+    engine = engine_of(model, X, jointly=True)
+    rows = as_rows(X, X.dtype)
+    held_out = model._make_validation_split(y, sample_mask=sample_weight > 0)
+    score = model._make_validation_score_cb(held_out, X, y, sample_weight, classes=classes)
+    seed = check_random_state(model.random_state).randint(MAX_INT)
+
+    def thetas(name: str) -> np.ndarray:
+        return np.concatenate([theta_of(model, name, row) for row in range(n_outputs)])
+
+    start = thetas("_standard_{}" if model.average else "{}_")
+    mean = thetas("_average_{}").astype(np.float64) if model.average else None
+    made = train_batches(
+        model,
+        engine,
+        rows,
+        np.ascontiguousarray(targets, X.dtype),
+        weights_of(sample_weight, per_row),
+        start,
+        mean,
+        max_iter,
+        held_out,
+        score,
+        seed,
+    )
+    remember(model, [made])
+    parts = made.theta.reshape(n_outputs, -1)
+    means = [None] * n_outputs if mean is None else mean.reshape(n_outputs, -1)
+    keep(model, [dataclasses.replace(made, theta=part) for part in parts], means)
+
+
+def outputs_of(y: Any) -> int:
+    """Columns of the targets."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    return int(shape[1]) if len(shape) == 2 else 1
+
+
+def fit_outputs(
+    model: Any,
+    X: Any,
+    y: Any,
+    alpha: float,
+    loss: str,
+    learning_rate: str,
+    max_iter: int,
+    sample_weight: Any,
+    coef_init: Any,
+    intercept_init: Any,
+) -> Any:
+    """What scikit-learn's ``_partial_fit`` does for one output, for several."""
+    first = getattr(model, "coef_", None) is None
+    dtypes = [np.float64, np.float32]
+    checks = {"accept_sparse": "csr", "dtype": dtypes, "order": "C", "reset": first}
+    X, y = validate_data(model, X, y, multi_output=True, y_numeric=True, **checks)
+    sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+    shape = (y.shape[1], X.shape[1])
+    if first or coef_init is not None:
+        allocate(model, shape, X.dtype, coef_init, intercept_init)
+    if model.coef_.shape != shape:
+        raise DataError(
+            f"y: has {shape[0]} columns and the model coefficients of shape {model.coef_.shape}."
+        )
+    model.t_ = getattr(model, "t_", 1.0)
+    train_jointly(model, X, y, y, sample_weight=sample_weight, max_iter=max_iter)
+    return model
+
+
+def allocate(
+    model: Any, shape: tuple[int, int], dtype: Any, coef_init: Any, intercept_init: Any
+) -> None:
+    """Where the weights of several outputs start, and their means."""
+
+    def given(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+        if value is None:
+            return np.zeros(shape, dtype)
+        return as_parameters(value, shape, name, "(n_outputs, ...)", dtype)
+
+    model.coef_ = given(coef_init, shape, "coef_init")
+    model.intercept_ = given(intercept_init, shape[:1], "intercept_init")
+    if model.average:
+        model._standard_coef, model._standard_intercept = model.coef_, model.intercept_
+        model._average_coef, model._average_intercept = np.zeros(shape), np.zeros(shape[0])
+
+
+class SGDRegressor(Surface, linear_model.SGDRegressor):
     """scikit-learn's ``SGDRegressor``, trained by schuss's kernels.
+
+    Targets of several columns train an output for each: ``coef_`` has shape (n_outputs,
+    n_features) then.
 
     Parameters
     ----------
     loss, penalty, alpha, ..., average
         As in ``sklearn.linear_model.SGDRegressor``.
+    batch_size : int or "full", default=1
+        Rows of a step: the mean of their gradients makes one update. More than there are, and
+        "full", take all.
+    rule : str or Rule, default="sgd"
+        How a gradient becomes an update: a name, a text form such as "sgd(momentum=0.9)", or an
+        object of ``schuss.rules``.
+    order : str or Order, optional
+        Which row is visited when: a name, a text form, or an object of ``schuss.orders``. By
+        default as ``shuffle`` says.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        What is computed in; "auto" takes float32 for float32 data, else float64. A model that goes
+        on keeps its own.
+    clip_norm : float, optional
+        Largest norm of a step's gradient; longer ones are scaled.
+    callbacks : callable or sequence of callables, default=()
+        Called after each epoch as :func:`schuss.fit` does; returning True stops the training.
     backend : {"auto", "native", "jit", "reference"}, default="auto"
         What trains; "auto" takes native, else jit, and leaves to scikit-learn's loop what they do
         not train. A backend asked for by name refuses that.
@@ -179,6 +317,11 @@ class SGDRegressor(linear_model.SGDRegressor):
         What trained; "scikit-learn" where its loop did: L1 and elastic-net penalties,
         passive-aggressive steps, sparse rows with an intercept, weights with ``tol`` and without
         ``early_stopping``, losses that overflow.
+    history_ : History
+        A row for each epoch: ``epoch``, ``updates``, ``samples``, ``train_loss`` (mean over the
+        rows, each as its turn came, without the penalty), ``validation_score`` (NaN without
+        ``early_stopping``), ``learning_rate``, ``seconds`` and ``samples_per_second``. Absent
+        where scikit-learn's loop trained.
 
     Notes
     -----
@@ -224,6 +367,12 @@ class SGDRegressor(linear_model.SGDRegressor):
         n_iter_no_change: int = 5,
         warm_start: bool = False,
         average: bool | int = False,
+        batch_size: int | str = 1,
+        rule: str | Rule = "sgd",
+        order: str | Order | None = None,
+        dtype: str = "auto",
+        clip_norm: float | None = None,
+        callbacks: Any = (),
         backend: str = "auto",
         threads: int | None = None,
     ) -> None:
@@ -248,8 +397,38 @@ class SGDRegressor(linear_model.SGDRegressor):
             warm_start=warm_start,
             average=average,
         )
+        self.batch_size = batch_size
+        self.rule = rule
+        self.order = order
+        self.dtype = dtype
+        self.clip_norm = clip_norm
+        self.callbacks = callbacks
         self.backend = backend
         self.threads = threads
+
+    def _partial_fit(self, X: Any, y: Any, *args: Any, **given: Any) -> Any:
+        if outputs_of(y) == 1:
+            return super()._partial_fit(X, y, *args, **given)
+        return fit_outputs(self, X, y, *args, **given)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_outputs)
+        """
+        margins = super().predict(X)
+        return margins.reshape(-1, self.intercept_.size) if self.coef_.ndim == 2 else margins
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def _fit_regressor(
         self,
@@ -280,18 +459,39 @@ class SGDRegressor(linear_model.SGDRegressor):
         weights = weights_of(sample_weight)
         rows = as_rows(X, X.dtype)
         made = train(self, engine, rows, y, weights, start, mean, max_iter, held_out, score, seed)
+        remember(self, [made])
         keep(self, [made], [mean])
 
 
-class SGDClassifier(linear_model.SGDClassifier):
+class SGDClassifier(Surface, linear_model.SGDClassifier):
     """scikit-learn's ``SGDClassifier``, trained by schuss's kernels.
 
-    More than two classes are trained one against the rest, ``n_jobs`` of them at a time.
+    More than two classes are trained one against the rest, ``n_jobs`` of them at a time, or all
+    together.
 
     Parameters
     ----------
     loss, penalty, alpha, ..., average
         As in ``sklearn.linear_model.SGDClassifier``.
+    batch_size : int or "full", default=1
+        Rows of a step: the mean of their gradients makes one update. More than there are, and
+        "full", take all.
+    rule : str or Rule, default="sgd"
+        How a gradient becomes an update: a name, a text form such as "sgd(momentum=0.9)", or an
+        object of ``schuss.rules``.
+    order : str or Order, optional
+        Which row is visited when: a name, a text form, or an object of ``schuss.orders``. By
+        default as ``shuffle`` says.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        What is computed in; "auto" takes float32 for float32 data, else float64. A model that goes
+        on keeps its own.
+    clip_norm : float, optional
+        Largest norm of a step's gradient; longer ones are scaled.
+    callbacks : callable or sequence of callables, default=()
+        Called after each epoch as :func:`schuss.fit` does; returning True stops the training.
+    multi_class : {"ovr", "multinomial"}, default="ovr"
+        How more than two classes are trained: each against the rest, or all together by the
+        multinomial loss, which needs ``loss="log_loss"``.
     backend : {"auto", "native", "jit", "reference"}, default="auto"
         What trains; "auto" takes native, else jit, and leaves to scikit-learn's loop what they do
         not train. A backend asked for by name refuses that.
@@ -302,6 +502,8 @@ class SGDClassifier(linear_model.SGDClassifier):
     ----------
     backend_ : str
         As of :class:`SGDRegressor`.
+    history_ : History
+        As of :class:`SGDRegressor`; of classes trained one by one, the mean of their losses.
 
     Notes
     -----
@@ -324,6 +526,7 @@ class SGDClassifier(linear_model.SGDClassifier):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **linear_model.SGDClassifier._parameter_constraints,
         **CONSTRAINTS,
+        "multi_class": [StrOptions({"ovr", "multinomial"})],
     }
 
     def __init__(
@@ -350,6 +553,13 @@ class SGDClassifier(linear_model.SGDClassifier):
         class_weight: Any = None,
         warm_start: bool = False,
         average: bool | int = False,
+        batch_size: int | str = 1,
+        rule: str | Rule = "sgd",
+        order: str | Order | None = None,
+        dtype: str = "auto",
+        clip_norm: float | None = None,
+        callbacks: Any = (),
+        multi_class: str = "ovr",
         backend: str = "auto",
         threads: int | None = None,
     ) -> None:
@@ -376,20 +586,50 @@ class SGDClassifier(linear_model.SGDClassifier):
             warm_start=warm_start,
             average=average,
         )
+        self.batch_size = batch_size
+        self.rule = rule
+        self.order = order
+        self.dtype = dtype
+        self.clip_norm = clip_norm
+        self.callbacks = callbacks
+        self.multi_class = multi_class
         self.backend = backend
         self.threads = threads
+
+    @available_if(linear_model.SGDClassifier._check_proba)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, for ``loss="log_loss"`` or "modified_huber".
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes)
+            The softmax of the margins with ``multi_class="multinomial"``, else as scikit-learn's.
+        """
+        if is_multinomial(self):
+            return softmax(self.decision_function(X))
+        return super().predict_proba(X)
 
     def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
         try:
             engine = engine_of(self, X)
             rows = as_rows(X, X.dtype)
             made, mean = self._one_class(engine, rows, X, y, 1, None, self.random_state, **given)
+            remember(self, [made])
             keep(self, [made], [mean])
         except LeftOut as reason:
             leave_to_sklearn(self, reason)
             super()._fit_binary(X, y, **given)
 
     def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        if is_multinomial(self):
+            numbers = np.searchsorted(self.classes_, y)
+            per_row = self._expanded_class_weight[numbers]
+            train_jointly(self, X, y, numbers, per_row, classes=self.classes_, **given)
+            return
         try:
             self._train_classes(engine_of(self, X), X, y, **given)
         except LeftOut as reason:
@@ -405,7 +645,9 @@ class SGDClassifier(linear_model.SGDClassifier):
             delayed(self._one_class)(engine, rows, X, y, k, held_out, seed, **given)
             for k, seed in enumerate(seeds)
         )
-        keep(self, *zip(*trained, strict=True))
+        made, means = zip(*trained, strict=True)
+        remember(self, made)
+        keep(self, made, means)
 
     def _one_class(
         self,
@@ -437,14 +679,18 @@ class SGDClassifier(linear_model.SGDClassifier):
         mean = theta_of(self, "_average_{}", row).astype(np.float64) if self.average else None
         weights = weights_of(sample_weight, per_row)
         made = train(
-            self, engine, rows, signs, weights, start, mean, max_iter, held_out, score, seed
+            self, engine, rows, signs, weights, start, mean, max_iter, held_out, score, seed, row
         )
         return made, mean
 
 
 # ---- Between scikit-learn's classes and ours ----
 
-PAIRS = {row.__base__: row for row in (SGDRegressor, SGDClassifier)}
+PAIRS = {
+    linear_model.SGDRegressor: SGDRegressor,
+    linear_model.SGDClassifier: SGDClassifier,
+}
+THEIRS = {own: theirs for theirs, own in PAIRS.items()}
 
 
 def patch() -> None:
@@ -465,8 +711,8 @@ def patch() -> None:
 
 def unpatch() -> None:
     """Put scikit-learn's classes back in their place."""
-    for own in PAIRS.values():
-        setattr(linear_model, own.__name__, own.__base__)
+    for theirs in PAIRS:
+        setattr(linear_model, theirs.__name__, theirs)
 
 
 def from_sklearn(model: Any) -> Any:
@@ -507,6 +753,8 @@ def to_sklearn(model: Any) -> Any:
     ------
     schuss.errors.InvalidType
         For anything else.
+    schuss.errors.InvalidArgument
+        For a multinomial model, or one of several outputs: scikit-learn has none.
 
     Examples
     --------
@@ -515,12 +763,19 @@ def to_sklearn(model: Any) -> Any:
     >>> type(made).__module__.split(".")[0], made.alpha
     ('sklearn', 0.1)
     """
-    if type(model) not in PAIRS.values():
-        names = " or ".join(row.__name__ for row in PAIRS.values())
+    if type(model) not in THEIRS:
+        names = " or ".join(row.__name__ for row in THEIRS)
         raise InvalidType(
             f"model={model!r}: expected {names} of schuss.sklearn; got {type(model).__name__}."
         )
-    return _as(type(model).__base__, model)
+    if is_multinomial(model) or (
+        not is_classifier(model) and np.ndim(vars(model).get("coef_")) == 2
+    ):
+        raise InvalidArgument(
+            "model: scikit-learn's classes have no multinomial loss and one output only; expected "
+            "multi_class='ovr', and one column of targets."
+        )
+    return _as(THEIRS[type(model)], model)
 
 
 def _as(kind: Any, model: Any) -> Any:
@@ -529,7 +784,8 @@ def _as(kind: Any, model: Any) -> Any:
     made = kind(**{name: value for name, value in model.get_params().items() if name in known})
     learnt = {k: v for k, v in vars(model).items() if k.endswith("_") or k.startswith("_")}
     if kind in PAIRS:
-        learnt.pop("backend_", None)
+        for name in ("backend_", "history_", "_memory"):
+            learnt.pop(name, None)
     for name, value in copy.deepcopy(learnt).items():
         setattr(made, name, value)
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,9 @@ from schuss.backends import Backend, Problem, Segment, State
 from schuss.data import order as orders
 from schuss.formulas import rules, schedules
 from schuss.formulas.schedules import Schedule
+from schuss.history import History
 from schuss.loop import visited
+from schuss.sklearn.journal import Journal
 
 __all__ = ["Average", "LeftOut", "Outcome", "Training", "schedule_of"]
 
@@ -61,11 +62,16 @@ class Outcome:
     theta : ndarray, shape (n_features + 1,)
         Coefficients, then the intercept.
     epochs, updates : int
+    history : History
+    slots : ndarray, shape (n_slots, n_features + 1), or None
+        What the rule remembers.
     """
 
     theta: np.ndarray
     epochs: int
     updates: int
+    history: History
+    slots: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,6 @@ class Training:
         -inf: never stop before ``max_iter``.
     score : callable or None
         ``score(coef, intercept)`` on held-out rows, to be maximised instead of the objective.
-    verbose : int
     """
 
     backend: Backend
@@ -102,10 +107,14 @@ class Training:
     n_iter_no_change: int
     tol: float
     score: Callable[[np.ndarray, float], float] | None = None
-    verbose: int = 0
 
     def run(
-        self, theta: np.ndarray, updates: int, max_iter: int, average: Average | None = None
+        self,
+        theta: np.ndarray,
+        updates: int,
+        max_iter: int,
+        journal: Journal,
+        average: Average | None = None,
     ) -> Outcome:
         """Go on from ``theta``, which ``updates`` updates have led to.
 
@@ -114,7 +123,7 @@ class Training:
         LeftOut
             If weights are no longer finite, or losses so large that slopes have to be cut off.
         """
-        problem, began = self.problem, time.perf_counter()
+        problem = self.problem
         state = State.start(theta, rules.sgd())
         state.step = updates
         n = problem.X.shape[0] if self.rows is None else self.rows.size
@@ -128,13 +137,15 @@ class Training:
             penalty = problem.penalty(state.theta[:-1])
             loss = self._epoch(visits, n, shrink, state, average)
             if not (np.isfinite(state.theta).all() and loss < LARGEST_LOSS):
-                raise LeftOut("losses that overflow")
+                raise LeftOut(f"losses that overflow (epoch {epoch})")
             if self.score is not None:
                 reached = self.score(state.theta[:-1], state.theta[-1])
             else:
                 reached = -(loss / n + (penalty + problem.penalty(state.theta[:-1])) / 2)
-            if self.verbose:
-                self._tell(epoch, state, loss / n, began)
+            score = np.nan if self.score is None else reached
+            rate = shrink * float(self.schedule(np.array([state.step - 1]))[0])
+            if journal.note(state.theta, state.step, loss / n, score, rate):
+                break
             waited = waited + 1 if reached < best + self.tol else 0
             best = max(best, reached)
             if waited >= self.n_iter_no_change:
@@ -142,7 +153,7 @@ class Training:
                 if not (self.adaptive and rate > LEAST_RATE):
                     break
                 shrink, waited = shrink / 5, 0
-        return Outcome(state.theta, epoch, state.step - updates)
+        return Outcome(state.theta, epoch, state.step - updates, journal.history)
 
     def _epoch(
         self, visits: orders.Visits, n: int, shrink: float, state: State, average: Average | None
@@ -164,11 +175,3 @@ class Training:
             loss += self.backend.descend(self.problem, state, Segment(rows, rates, 1))[0]
             done = end
         return loss
-
-    def _tell(self, epoch: int, state: State, loss: float, began: float) -> None:
-        coef = state.theta[:-1].astype(np.float64)
-        print(
-            f"-- Epoch {epoch}\nNorm: {np.linalg.norm(coef):.2f}, NNZs: {np.count_nonzero(coef)}, "
-            f"Bias: {state.theta[-1]:.6f}, T: {state.step}, Avg. loss: {loss:f}\n"
-            f"Total training time: {time.perf_counter() - began:.2f} seconds."
-        )

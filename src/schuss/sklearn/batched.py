@@ -1,0 +1,141 @@
+"""The loop of mini-batches: scikit-learn's rates and stopping, over steps of any rows and rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from schuss.backends import Backend, Problem, Segment, State
+from schuss.backends.protocol import Rows, changes_all_weights
+from schuss.data.order import Visits
+from schuss.errors import DataError
+from schuss.formulas.schedules import Schedule
+from schuss.loop import visited
+from schuss.plan import segment_steps
+from schuss.sklearn.journal import Journal
+from schuss.sklearn.training import LEAST_RATE, Average, Outcome
+
+__all__ = ["Batches"]
+
+# Sparse rows of several outputs are written out in pieces of so many numbers.
+DENSE_ELEMENTS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One training by mini-batches, of one output or of several together.
+
+    Attributes
+    ----------
+    backend : Backend
+    problem : Problem
+    rows : ndarray of int, or None
+        Rows of X to train on; None: all.
+    batch_size : int
+        Rows of a step; the last of an epoch takes what is left.
+    visits : Visits
+        Which of those rows is visited when.
+    schedule : Schedule
+        Rates by update.
+    adaptive : bool
+        Whether the rate is divided by 5 instead of stopping.
+    n_iter_no_change : int
+    tol : float
+        -inf: never stop before ``max_iter``.
+    score : callable or None
+        ``score(theta)`` on held-out rows, to be maximised instead of the objective.
+    """
+
+    backend: Backend
+    problem: Problem
+    rows: np.ndarray | None
+    batch_size: int
+    visits: Visits
+    schedule: Schedule
+    adaptive: bool
+    n_iter_no_change: int
+    tol: float
+    score: Callable[[np.ndarray], float] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch."""
+        return int(self.problem.X.shape[0] if self.rows is None else self.rows.size)
+
+    def run(
+        self, state: State, max_iter: int, journal: Journal, average: Average | None = None
+    ) -> Outcome:
+        """Go on from the state, which is changed.
+
+        Raises
+        ------
+        schuss.errors.DataError
+            If a weight or the loss is no longer finite.
+        """
+        before, n = state.step, self.n_rows
+        best, waited, shrink, epoch = -np.inf, 0, 1.0, 0
+        for epoch in range(1, max_iter + 1):
+            penalty = self._penalty(state)
+            loss, rate = self._epoch(shrink, state, average)
+            if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
+                raise DataError(
+                    f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input "
+                    "data with StandardScaler, or a smaller eta0, might help."
+                )
+            score = np.nan if self.score is None else self.score(state.theta)
+            objective = loss / n + (penalty + self._penalty(state)) / 2
+            reached = -objective if self.score is None else score
+            if journal.note(state.theta, state.step, loss / n, score, rate):
+                break
+            waited = waited + 1 if reached < best + self.tol else 0
+            best = max(best, reached)
+            if waited >= self.n_iter_no_change:
+                if not (self.adaptive and rate > LEAST_RATE):
+                    break
+                shrink, waited = shrink / 5, 0
+        return Outcome(state.theta, epoch, state.step - before, journal.history, state.slots)
+
+    def _penalty(self, state: State) -> float:
+        return self.problem.penalty(state.theta.reshape(self.problem.n_outputs, -1)[:, :-1])
+
+    def _epoch(self, shrink: float, state: State, average: Average | None) -> tuple[float, float]:
+        """Visit every row once: their summed loss, each before its step, and the last rate."""
+        number, loss, done, size = state.step, 0.0, 0, self.batch_size
+        rates = np.zeros(1)
+        longest = self._segment_rows(state, average)
+        while done < self.n_rows:
+            end = min(done + longest, self.n_rows)
+            if average is not None:
+                # A segment has the mean in all of its steps or in none.
+                before = average.start - 1 - state.step
+                if before > 0:
+                    end = min(end, done + before * size)
+                elif state.average is None:
+                    state.average, state.averaged = average.theta, -before
+            steps = np.arange(state.step, state.step - (done - end) // size)
+            rates = shrink * self.schedule(steps)
+            problem, rows = self._ready(visited(self.visits, number, done, end, self.rows))
+            with np.errstate(all="ignore"):
+                loss += self.backend.descend(problem, state, Segment(rows, rates, size))[0]
+            done = end
+        return loss, float(rates[-1])
+
+    def _ready(self, rows: Rows) -> tuple[Problem, Rows]:
+        """The problem as a kernel has it; sparse rows of several outputs are written out."""
+        problem = self.problem
+        if not problem.is_sparse or problem.n_outputs == 1 or isinstance(rows, tuple):
+            return problem, rows
+        weights = None if problem.sample_weight is None else problem.sample_weight[rows]
+        X = problem.X.take(rows).to_dense()
+        dense = replace(problem, X=X, y=problem.y[rows], sample_weight=weights)
+        return dense, (0, rows.size)
+
+    def _segment_rows(self, state: State, average: Average | None) -> int:
+        l1 = self.problem.penalty.l1
+        everywhere = changes_all_weights(state.rule, bool(state.clip_norm), average is not None, l1)
+        size = self.batch_size
+        if self.problem.is_sparse and self.problem.n_outputs > 1:
+            return max(1, DENSE_ELEMENTS // (self.problem.n_features * size)) * size
+        return segment_steps(self.backend, self.problem, size, everywhere) * size

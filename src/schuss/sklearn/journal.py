@@ -1,0 +1,133 @@
+"""What an estimator's training records: a row for each epoch, told to whoever listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from schuss.backends.protocol import coef_and_intercept
+from schuss.history import History
+from schuss.plan import Moment
+
+__all__ = ["Journal", "extended"]
+
+COLUMNS = (
+    "epoch",
+    "updates",
+    "samples",
+    "train_loss",
+    "validation_score",
+    "learning_rate",
+    "seconds",
+    "samples_per_second",
+)
+
+
+class Journal:
+    """The history of one training, and the callbacks that follow it.
+
+    Parameters
+    ----------
+    rows : int
+        Rows visited per epoch.
+    history : History, optional
+        What to go on from; by default a new one.
+    callbacks : sequence of callables
+        As of :func:`schuss.fit`.
+    verbose : int
+        Whether to print each epoch as scikit-learn does.
+    n_outputs : int
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        history: History | None = None,
+        callbacks: Sequence[Callable[[Moment], Any]] = (),
+        verbose: int = 0,
+        n_outputs: int = 1,
+    ) -> None:
+        self.rows = rows
+        self.history = History(COLUMNS) if history is None else history
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.n_outputs = n_outputs
+        self.began = self.noted = time.perf_counter()
+
+    def note(self, theta: np.ndarray, updates: int, loss: float, score: float, rate: float) -> bool:
+        """Record an epoch that has ended; True if a callback wishes to stop.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (n_outputs * (n_features + 1),)
+        updates : int
+            Updates made so far, those of earlier calls included.
+        loss : float
+            Mean loss of the epoch's rows, each as its turn came.
+        score : float
+            Of held-out rows; NaN where there are none.
+        rate : float
+            Learning rate of the last update.
+        """
+        now = time.perf_counter()
+        last = self.history.last
+        row = {
+            "epoch": last.get("epoch", 0) + 1,
+            "updates": updates,
+            "samples": last.get("samples", 0) + self.rows,
+            "train_loss": loss,
+            "validation_score": score,
+            "learning_rate": rate,
+            "seconds": last.get("seconds", 0.0) + now - self.noted,
+            "samples_per_second": self.rows / max(now - self.noted, 1e-9),
+        }
+        self.history.append(**row)
+        if self.verbose:
+            self._tell(theta, now)
+        if not self.callbacks:
+            self.noted = now
+            return False
+        parts = coef_and_intercept(theta, self.n_outputs)
+        moment = Moment(int(row["epoch"]), updates, self.history, *parts)
+        wishes = [callback(moment) for callback in self.callbacks]
+        self.noted = time.perf_counter()
+        return any(isinstance(wish, (bool, np.bool_)) and wish for wish in wishes)
+
+    def _tell(self, theta: np.ndarray, now: float) -> None:
+        coef, intercept = coef_and_intercept(theta.astype(np.float64), self.n_outputs)
+        bias = ", ".join(f"{number:.6f}" for number in np.atleast_1d(intercept))
+        last = self.history.last
+        print(
+            f"-- Epoch {last['epoch']}\n"
+            f"Norm: {np.linalg.norm(coef):.2f}, NNZs: {np.count_nonzero(coef)}, Bias: {bias}, "
+            f"T: {last['updates']}, Avg. loss: {last['train_loss']:f}\n"
+            f"Total training time: {now - self.began:.2f} seconds."
+        )
+
+
+def extended(history: History, trained: Sequence[History]) -> History:
+    """The history with the epochs of trainings that stand side by side, one for each class.
+
+    Losses and scores are means over the classes, seconds their sum; a class whose training ended
+    earlier stays as it was.
+    """
+    before = history.last
+    for epoch in range(max(map(len, trained))):
+        rows = [one.to_dict() for one in trained]
+        now = [{name: v[min(epoch, len(v) - 1)] for name, v in row.items()} for row in rows]
+        longest = max(now, key=lambda row: row["epoch"])
+        seconds = sum(row["seconds"] for row in now)
+        history.append(
+            epoch=before.get("epoch", 0) + longest["epoch"],
+            updates=longest["updates"],
+            samples=before.get("samples", 0) + longest["samples"],
+            train_loss=float(np.mean([row["train_loss"] for row in now])),
+            validation_score=float(np.mean([row["validation_score"] for row in now])),
+            learning_rate=longest["learning_rate"],
+            seconds=before.get("seconds", 0.0) + seconds,
+            samples_per_second=sum(row["samples"] for row in now) / max(seconds, 1e-9),
+        )
+    return history

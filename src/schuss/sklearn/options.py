@@ -1,0 +1,206 @@
+"""What our estimators take beyond scikit-learn's parameters, and the training that needs it.
+
+Mini-batches, rules other than plain SGD, orders, clipping, and several outputs at once depart from
+scikit-learn's loop, and are trained by :class:`schuss.sklearn.batched.Batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from schuss.backends import Backend, Problem, State
+from schuss.checks import check_callbacks, order_facts, step_weights, visits_of
+from schuss.data import order as orders
+from schuss.data.order import Order
+from schuss.errors import InvalidArgument
+from schuss.formulas import losses, rules
+from schuss.formulas.losses import Loss
+from schuss.formulas.penalties import Penalty
+from schuss.formulas.rules import Rule
+from schuss.history import History
+from schuss.sklearn.batched import Batches
+from schuss.sklearn.journal import COLUMNS, Journal, extended
+from schuss.sklearn.training import Average, Outcome, schedule_of
+
+__all__ = [
+    "CONSTRAINTS",
+    "check_departure",
+    "departs",
+    "is_multinomial",
+    "journal_of",
+    "loss_of",
+    "remember",
+    "train_batches",
+]
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"full"})],
+    "rule": [str, Rule],
+    "order": [str, Order, None],
+    "dtype": [StrOptions({"auto", "float32", "float64"})],
+    "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "callbacks": [callable, tuple, list],
+    "backend": [StrOptions({"auto", "native", "jit", "reference"})],
+    "threads": [Interval(Integral, 1, None, closed="left"), None],
+}
+
+
+def is_multinomial(model: Any) -> bool:
+    """Whether all classes are trained together; two of them have one margin as with "ovr"."""
+    together = getattr(model, "multi_class", "ovr") == "multinomial"
+    return together and len(getattr(model, "classes_", ())) > 2
+
+
+def loss_of(model: Any) -> Loss:
+    """Schuss's loss of the estimator's ``loss``, ``epsilon`` and ``multi_class``."""
+    if is_multinomial(model):
+        return losses.multinomial()
+    row: Any = losses.LOSSES.rows[model.loss]
+    loss: Loss = row(model.epsilon) if "epsilon" in row.__dataclass_fields__ else row()
+    return loss
+
+
+def departs(model: Any) -> bool:
+    """Whether the model asks for other steps than scikit-learn's, one for each row."""
+    return (
+        model.batch_size != 1
+        or model.order is not None
+        or model.clip_norm is not None
+        or getattr(model, "multi_class", "ovr") == "multinomial"
+        or rules.get(model.rule) != rules.sgd()
+    )
+
+
+def check_departure(model: Any) -> None:
+    """Raise InvalidArgument for what has a meaning in scikit-learn's loop alone."""
+    if model.learning_rate in ("pa1", "pa2"):
+        raise InvalidArgument(
+            f"learning_rate={model.learning_rate!r}: a passive-aggressive step is one of a single "
+            "row and a single output; expected batch_size=1, rule='sgd', order=None and "
+            "clip_norm=None, or another learning_rate."
+        )
+    if model.penalty in ("l1", "elasticnet") and not rules.get(model.rule).proximal:
+        raise InvalidArgument(
+            f"penalty={model.penalty!r}: an L1 penalty needs rule='sgd'; {model.rule} scales each "
+            "weight's step by itself, and the proximal step with it."
+        )
+    if getattr(model, "multi_class", "ovr") == "multinomial" and model.loss != "log_loss":
+        raise InvalidArgument(
+            f"multi_class='multinomial' is a model of probabilities: expected loss='log_loss', got "
+            f"{model.loss!r}."
+        )
+
+
+def penalty_of(model: Any) -> Penalty:
+    """The penalty; its L1 part is a proximal step."""
+    ratios = {"l2": 0.0, "l1": 1.0, "elasticnet": model.l1_ratio}
+    if model.penalty not in ratios:
+        return Penalty()
+    return Penalty.elastic_net(model.alpha, ratios[model.penalty])
+
+
+# ---- What is remembered from call to call ----
+
+
+def history_of(model: Any) -> History:
+    """The history that goes on under ``partial_fit``; a new one in ``fit``."""
+    return model.history_ if model.t_ > 1 and hasattr(model, "history_") else History(COLUMNS)
+
+
+def journal_of(model: Any, rows: int, n_outputs: int = 1) -> Journal:
+    """What records a training over so many rows; one of several classes has its own."""
+    alone = n_outputs > 1 or len(getattr(model, "classes_", ())) <= 2
+    history = history_of(model) if alone else None
+    return Journal(rows, history, check_callbacks(model.callbacks), model.verbose, n_outputs)
+
+
+def remember(model: Any, made: Sequence[Outcome]) -> None:
+    """Keep what the next call goes on from: history, and the rule's memory."""
+    if len(made) == 1:
+        model.history_ = made[0].history
+    else:
+        model.history_ = extended(history_of(model), [one.history for one in made])
+    slots = [one.slots for one in made]
+    model._memory = None if slots[0] is None else (rules.get(model.rule), slots)
+
+
+def state_of(model: Any, theta: np.ndarray, row: int) -> State:
+    """Where training goes on from, with what the rule remembers of earlier calls."""
+    rule = rules.get(model.rule)
+    state = State.start(theta, rule, model.clip_norm or 0.0)
+    state.step = int(model.t_) - 1
+    kept = getattr(model, "_memory", None)
+    if state.step and kept is not None and kept[0] == rule:
+        state.slots[:] = kept[1][row]
+    return state
+
+
+# ---- Training ----
+
+
+def on_held_out(callback: Any, n_outputs: int) -> Callable[[np.ndarray], float] | None:
+    """scikit-learn's score of held-out rows, as a function of parameters of any outputs."""
+    if callback is None:
+        return None
+
+    def score(theta: np.ndarray) -> float:
+        rows = theta.reshape(n_outputs, -1)
+        model = callback.estimator
+        model.coef_, model.intercept_ = rows[:, :-1], rows[:, -1]
+        return float(model.score(callback.X_val, callback.y_val, callback.sample_weight_val))
+
+    return score
+
+
+def train_batches(
+    model: Any,
+    engine: Backend,
+    rows: Any,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    start: np.ndarray,
+    mean: np.ndarray | None,
+    max_iter: int,
+    held_out: np.ndarray,
+    score: Any,
+    seed: int,
+    row: int = 0,
+) -> Outcome:
+    """Train the outputs of ``start`` together, and the mean of the iterates in ``mean``."""
+    among = np.flatnonzero(~held_out) if held_out.any() else None
+    n = rows.shape[0] if among is None else among.size
+    size = n if model.batch_size == "full" else min(int(model.batch_size), n)
+    # A step over all rows is the same in any order.
+    default = orders.shuffle() if model.shuffle and size < n else orders.sequential()
+    order = default if model.order is None else orders.get(model.order)
+    n_outputs = start.size // (rows.shape[1] + 1)
+    problem = Problem(
+        rows,
+        y,
+        step_weights(order, weights, among),
+        loss_of(model),
+        penalty_of(model),
+        bool(model.fit_intercept),
+        n_outputs,
+    )
+    facts = order_facts(engine, n, size, seed, y, weights, among, rows.nbytes // rows.shape[0])
+    batches = Batches(
+        engine,
+        problem,
+        among,
+        size,
+        visits_of(order, facts),
+        schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha),
+        model.learning_rate == "adaptive",
+        int(model.n_iter_no_change),
+        -np.inf if model.tol is None else model.tol,
+        on_held_out(score, n_outputs),
+    )
+    state = state_of(model, start.astype(y.dtype), row)
+    average = None if mean is None else Average(int(model.average), mean)
+    return batches.run(state, max_iter, journal_of(model, n, n_outputs), average)
