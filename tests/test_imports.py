@@ -73,6 +73,8 @@ ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.estimators": "sklearn",
     "schuss.sklearn.options": "sklearn",
+    "schuss.sklearn.surface": "sklearn",
+    "schuss.sklearn.watching": "sklearn",
     "schuss.torch.loading": "torch",
     "schuss.torch.optimizers": "torch",
     "schuss.torch.tensors": "torch",

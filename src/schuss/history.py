@@ -142,14 +142,24 @@ class History:
         rows = self._rows_per_epoch
         time = self["samples"] / rows if rows else self["updates"]
         for name, label in (("train_loss", "training"), ("validation_loss", "validation")):
-            values = self[name].astype(float)
-            if np.isfinite(values).any():
+            values = self._finite(name)
+            if values is not None:
                 ax.plot(time, _moving_average(values, smooth), label=label)
         ax.set_xlabel("epochs" if rows else "updates")
         ax.set_ylabel("mean loss")
-        if ax.lines:
-            ax.legend(frameon=False)
+        lines, score = list(ax.lines), self._finite("validation_score")
+        if score is not None:
+            right = ax.twinx()
+            lines += right.plot(time, _moving_average(score, smooth), "C1", label="validation")
+            right.set_ylabel("validation score")
+        if lines:
+            ax.legend(handles=lines, frameon=False)
         return ax
+
+    def _finite(self, name: str) -> np.ndarray | None:
+        """A column, if there is one and it holds a finite number."""
+        values = np.array(self._columns.get(name, []), dtype=float)
+        return values if np.isfinite(values).any() else None
 
     @property
     def _rows_per_epoch(self) -> float:

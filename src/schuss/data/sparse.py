@@ -15,7 +15,7 @@ import numpy as np
 from schuss.data import arrays
 from schuss.errors import DataError, DataTypeError
 
-__all__ = ["CSR", "as_csr", "as_rows", "is_sparse"]
+__all__ = ["CSR", "as_csr", "as_rows", "is_sparse", "sound"]
 
 log = logging.getLogger("schuss")
 
@@ -115,17 +115,37 @@ def as_csr(X: Any, dtype: np.dtype[Any] | None = None, name: str = "X") -> CSR:
         raise DataError(f"{name}: has no {'rows' if n == 0 else 'columns'} (shape {(n, d)}).")
     if getattr(X, "format", "") != "csr":
         X = _converted(X, name)
-    indptr = _index(X.indptr, f"{name}.indptr")
-    indices = _index(X.indices, f"{name}.indices")
-    data = np.asarray(X.data)
-    _check_indptr(indptr, n, min(indices.size, data.size), name)
-    entries = int(indptr[-1])
-    indices, data = indices[:entries], arrays.numeric(data[:entries], f"{name}.data", dtype)
-    ascending = _ascending(indices, indptr)
-    _check_range(indices, indptr, d, ascending, name)
+    indices, indptr, ascending = _structure(X, name)
+    data = arrays.numeric(np.asarray(X.data)[: indices.size], f"{name}.data", dtype)
     _check_values(data, indices, indptr, name)
     matrix = CSR(data, indices, indptr, (n, d))
     return matrix if ascending else _in_order(matrix, name)
+
+
+def sound(X: Any, name: str = "X") -> Any:
+    """A sparse matrix as scipy's CSR, its indices checked and its values left to others.
+
+    Raises
+    ------
+    schuss.errors.DataError
+        If a column index lies outside, or a row ends before it begins or beyond the data.
+    """
+    if getattr(X, "format", "") != "csr":
+        return _converted(X, name)
+    _structure(X, name)
+    return X
+
+
+def _structure(X: Any, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Checked indices and indptr of CSR, and whether the columns of every row ascend."""
+    indptr = _index(X.indptr, f"{name}.indptr")
+    indices = _index(X.indices, f"{name}.indices")
+    n, d = map(int, X.shape)
+    _check_indptr(indptr, n, min(indices.size, np.size(X.data)), name)
+    indices = indices[: int(indptr[-1])]
+    ascending = _ascending(indices, indptr)
+    _check_range(indices, indptr, d, ascending, name)
+    return indices, indptr, ascending
 
 
 def _converted(X: Any, name: str) -> Any:

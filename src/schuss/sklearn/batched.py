@@ -77,6 +77,7 @@ class Batches:
         before, n = state.step, self.n_rows
         best, waited, shrink, epoch = -np.inf, 0, 1.0, 0
         for epoch in range(1, max_iter + 1):
+            journal.begin()
             penalty = self._penalty(state)
             loss, rate = self._epoch(shrink, state, average)
             if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
@@ -87,7 +88,7 @@ class Batches:
             score = np.nan if self.score is None else self.score(state.theta)
             objective = loss / n + (penalty + self._penalty(state)) / 2
             reached = -objective if self.score is None else score
-            if journal.note(state.theta, state.step, loss / n, score, rate):
+            if journal.note(state, loss / n, score, rate):
                 break
             waited = waited + 1 if reached < best + self.tol else 0
             best = max(best, reached)
@@ -95,7 +96,7 @@ class Batches:
                 if not (self.adaptive and rate > LEAST_RATE):
                     break
                 shrink, waited = shrink / 5, 0
-        return Outcome(state.theta, epoch, state.step - before, journal.history, state.slots)
+        return Outcome(state.theta, epoch, state.step - before, journal.finish(), state.slots)
 
     def _penalty(self, state: State) -> float:
         return self.problem.penalty(state.theta.reshape(self.problem.n_outputs, -1)[:, :-1])

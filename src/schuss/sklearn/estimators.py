@@ -32,6 +32,7 @@ from schuss.data.sparse import as_rows, is_sparse
 from schuss.errors import DataError, InvalidArgument, InvalidType, MissingPackage
 from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
+from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import (
     CONSTRAINTS,
     check_departure,
@@ -42,7 +43,7 @@ from schuss.sklearn.options import (
     remember,
     train_batches,
 )
-from schuss.sklearn.surface import Surface
+from schuss.sklearn.surface import Surface, with_near_names
 from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
 
 # What is replaced are methods that have these arguments from then on.
@@ -160,7 +161,7 @@ def train(
         score,
     )
     average = None if mean is None else Average(int(model.average), mean)
-    journal = journal_of(model, int((~held_out).sum()))
+    journal = journal_of(model, int((~held_out).sum()), row)
     return training.run(start.astype(y.dtype), int(model.t_) - 1, max_iter, journal, average)
 
 
@@ -258,6 +259,7 @@ def fit_outputs(
             f"y: has {shape[0]} columns and the model coefficients of shape {model.coef_.shape}."
         )
     model.t_ = getattr(model, "t_", 1.0)
+    X, y, sample_weight = in_dtype(model, X, y, sample_weight)
     train_jointly(model, X, y, y, sample_weight=sample_weight, max_iter=max_iter)
     return model
 
@@ -345,6 +347,7 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         **CONSTRAINTS,
     }
 
+    @with_near_names
     def __init__(
         self,
         loss: str = "squared_error",
@@ -422,8 +425,9 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         -------
         ndarray, shape (n_samples,) or (n_samples, n_outputs)
         """
-        margins = super().predict(X)
-        return margins.reshape(-1, self.intercept_.size) if self.coef_.ndim == 2 else margins
+        margins = super().predict(readable(X, "X"))
+        n_outputs = self.intercept_.size
+        return margins.reshape(-1, n_outputs) if n_outputs > 1 else margins
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -442,6 +446,7 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
     ) -> None:
         if not hasattr(self, "t_"):
             self.t_ = 1.0
+        X, y, sample_weight = in_dtype(self, X, y, sample_weight)
         try:
             self._train(engine_of(self, X), X, y, sample_weight, max_iter)
         except LeftOut as reason:
@@ -529,6 +534,7 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         "multi_class": [StrOptions({"ovr", "multinomial"})],
     }
 
+    @with_near_names
     def __init__(
         self,
         loss: str = "hinge",
@@ -613,7 +619,21 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
             return softmax(self.decision_function(X))
         return super().predict_proba(X)
 
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Margins: positive ones mean the second of two classes, the largest wins of more.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_classes)
+        """
+        return super().decision_function(readable(X, "X"))
+
     def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        X, given["sample_weight"] = in_dtype(self, X, given["sample_weight"])
         try:
             engine = engine_of(self, X)
             rows = as_rows(X, X.dtype)
@@ -625,6 +645,7 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
             super()._fit_binary(X, y, **given)
 
     def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
+        X, given["sample_weight"] = in_dtype(self, X, given["sample_weight"])
         if is_multinomial(self):
             numbers = np.searchsorted(self.classes_, y)
             per_row = self._expanded_class_weight[numbers]
@@ -768,9 +789,8 @@ def to_sklearn(model: Any) -> Any:
         raise InvalidType(
             f"model={model!r}: expected {names} of schuss.sklearn; got {type(model).__name__}."
         )
-    if is_multinomial(model) or (
-        not is_classifier(model) and np.ndim(vars(model).get("coef_")) == 2
-    ):
+    n_outputs = np.size(getattr(model, "intercept_", 0.0))
+    if is_multinomial(model) or (n_outputs > 1 and not is_classifier(model)):
         raise InvalidArgument(
             "model: scikit-learn's classes have no multinomial loss and one output only; expected "
             "multi_class='ovr', and one column of targets."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.protocol import coef_and_intercept
+from schuss.backends.protocol import State, coef_and_intercept
 from schuss.history import History
 from schuss.plan import Moment
 
@@ -40,6 +40,8 @@ class Journal:
     verbose : int
         Whether to print each epoch as scikit-learn does.
     n_outputs : int
+    watch : Epochs, optional
+        Tells scikit-learn's callbacks.
     """
 
     def __init__(
@@ -49,22 +51,33 @@ class Journal:
         callbacks: Sequence[Callable[[Moment], Any]] = (),
         verbose: int = 0,
         n_outputs: int = 1,
+        watch: Any = None,
     ) -> None:
         self.rows = rows
         self.history = History(COLUMNS) if history is None else history
         self.callbacks = callbacks
         self.verbose = verbose
         self.n_outputs = n_outputs
+        self.watch = watch
         self.began = self.noted = time.perf_counter()
 
-    def note(self, theta: np.ndarray, updates: int, loss: float, score: float, rate: float) -> bool:
+    def begin(self) -> None:
+        """Take note that an epoch begins."""
+        if self.watch is not None:
+            self.watch.begin()
+
+    def finish(self) -> History:
+        """The history of a training that has ended."""
+        if self.watch is not None:
+            self.watch.finish()
+        return self.history
+
+    def note(self, state: State, loss: float, score: float, rate: float) -> bool:
         """Record an epoch that has ended; True if a callback wishes to stop.
 
         Parameters
         ----------
-        theta : ndarray, shape (n_outputs * (n_features + 1),)
-        updates : int
-            Updates made so far, those of earlier calls included.
+        state : State
         loss : float
             Mean loss of the epoch's rows, each as its turn came.
         score : float
@@ -76,7 +89,7 @@ class Journal:
         last = self.history.last
         row = {
             "epoch": last.get("epoch", 0) + 1,
-            "updates": updates,
+            "updates": state.step,
             "samples": last.get("samples", 0) + self.rows,
             "train_loss": loss,
             "validation_score": score,
@@ -86,15 +99,20 @@ class Journal:
         }
         self.history.append(**row)
         if self.verbose:
-            self._tell(theta, now)
-        if not self.callbacks:
-            self.noted = now
-            return False
-        parts = coef_and_intercept(theta, self.n_outputs)
-        moment = Moment(int(row["epoch"]), updates, self.history, *parts)
-        wishes = [callback(moment) for callback in self.callbacks]
-        self.noted = time.perf_counter()
+            self._tell(state.theta, now)
+        wishes = self._wishes(state) if self.callbacks or self.watch is not None else []
+        self.noted = time.perf_counter()  # callbacks' time is not training time
         return any(isinstance(wish, (bool, np.bool_)) and wish for wish in wishes)
+
+    def _wishes(self, state: State) -> list[Any]:
+        """What callbacks return, shown the mean of the iterates where one is kept."""
+        theta = state.theta
+        if state.average is not None and state.averaged:
+            theta = state.average.astype(theta.dtype)
+        parts = coef_and_intercept(theta, self.n_outputs)
+        moment = Moment(int(self.history.last["epoch"]), state.step, self.history, *parts)
+        hooks = [*self.callbacks, *([] if self.watch is None else [self.watch.end])]
+        return [hook(moment) for hook in hooks]
 
     def _tell(self, theta: np.ndarray, now: float) -> None:
         coef, intercept = coef_and_intercept(theta.astype(np.float64), self.n_outputs)

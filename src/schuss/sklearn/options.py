@@ -26,6 +26,7 @@ from schuss.history import History
 from schuss.sklearn.batched import Batches
 from schuss.sklearn.journal import COLUMNS, Journal, extended
 from schuss.sklearn.training import Average, Outcome, schedule_of
+from schuss.sklearn.watching import Epochs
 
 __all__ = [
     "CONSTRAINTS",
@@ -112,11 +113,14 @@ def history_of(model: Any) -> History:
     return model.history_ if model.t_ > 1 and hasattr(model, "history_") else History(COLUMNS)
 
 
-def journal_of(model: Any, rows: int, n_outputs: int = 1) -> Journal:
-    """What records a training over so many rows; one of several classes has its own."""
+def journal_of(model: Any, rows: int, k: int = 0, n_outputs: int = 1) -> Journal:
+    """What records a training over so many rows; of several classes, each has its own."""
     alone = n_outputs > 1 or len(getattr(model, "classes_", ())) <= 2
     history = history_of(model) if alone else None
-    return Journal(rows, history, check_callbacks(model.callbacks), model.verbose, n_outputs)
+    callbacks = check_callbacks(model.callbacks)
+    watch = getattr(model, "_watch", None)
+    epochs = None if watch is None else Epochs(watch, k)
+    return Journal(rows, history, callbacks, model.verbose, n_outputs, epochs)
 
 
 def remember(model: Any, made: Sequence[Outcome]) -> None:
@@ -203,4 +207,4 @@ def train_batches(
     )
     state = state_of(model, start.astype(y.dtype), row)
     average = None if mean is None else Average(int(model.average), mean)
-    return batches.run(state, max_iter, journal_of(model, n, n_outputs), average)
+    return batches.run(state, max_iter, journal_of(model, n, row, n_outputs), average)

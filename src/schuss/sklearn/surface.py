@@ -1,26 +1,68 @@
-"""What our estimators share beside the training: the methods in which they go beyond scikit-learn.
+"""What our estimators share beside the training: where they go beyond scikit-learn's methods.
 
 A mixin, to stand before scikit-learn's class among the bases.
 """
 
 from __future__ import annotations
 
+import copy
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
+from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
+from schuss.errors import InvalidType
+from schuss.sklearn.inputs import readable
 from schuss.sklearn.options import departs
+from schuss.sklearn.watching import CallbackSupportMixin, Watch, is_watched
 
-__all__ = ["Surface"]
+__all__ = ["Surface", "with_near_names"]
 
 
-class Surface:
+class Surface(CallbackSupportMixin):
     """Methods of scikit-learn's SGD classes, as ours have them."""
 
-    def _fit(self, *args: Any, sample_weight: Any = None, **given: Any) -> Any:
-        if departs(self):
-            sample_weight = with_mean_one(sample_weight)
-        return super()._fit(*args, sample_weight=sample_weight, **given)  # type: ignore[misc]
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        *args: Any,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        sample_weight: Any = None,
+        **given: Any,
+    ) -> Any:
+        X, y = readable(X, "X"), readable(y, "y", dates=is_classifier(self))
+        self._watch = Watch(self, X, y, sample_weight) if is_watched(self) else None
+        # scikit-learn's loop would write into the arrays of the caller.
+        starts = {"coef_init": copy.copy(coef_init), "intercept_init": copy.copy(intercept_init)}
+        weights = with_mean_one(sample_weight) if departs(self) else sample_weight
+        try:
+            super()._fit(X, y, *args, sample_weight=weights, **starts, **given)
+            if self._watch is not None:
+                self._watch.end()
+        finally:
+            del self._watch
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, *args: Any, **given: Any) -> Any:
+        X, y = readable(X, "X"), readable(y, "y", dates=is_classifier(self))
+        return super()._partial_fit(X, y, *args, **given)
+
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:
+            near = near_option(self, str(error))
+            if near is None:
+                raise
+            raise InvalidParameterError(f"{error} Did you mean {near!r}?") from None
 
 
 def with_mean_one(sample_weight: Any) -> Any:
@@ -31,3 +73,29 @@ def with_mean_one(sample_weight: Any) -> Any:
     total = weights.sum() if weights.dtype.kind in "fiub" else 0.0
     # What is no weight is for scikit-learn's checks to refuse.
     return weights * (weights.size / total) if np.isfinite(total) and total > 0 else sample_weight
+
+
+def near_option(model: Any, message: str) -> str | None:
+    """The accepted text nearest to the one that scikit-learn's check refused."""
+    found = re.match(r"The '(\w+)' parameter", message)
+    name = found[1] if found else ""
+    accepted = model._parameter_constraints.get(name, [])
+    options = [text for each in accepted if isinstance(each, StrOptions) for text in each.options]
+    near = difflib.get_close_matches(str(getattr(model, name, "")), options, n=1)
+    return near[0] if near else None
+
+
+def with_near_names(init: Callable[..., None]) -> Callable[..., None]:
+    """An ``__init__`` that suggests the nearest name for a parameter it does not have."""
+    names = list(inspect.signature(init).parameters)[1:]
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(names)}."
+                raise InvalidType(f"{type(self).__name__} has no parameter {name!r}; {hint}")
+        init(self, *args, **given)
+
+    return __init__

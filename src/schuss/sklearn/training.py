@@ -134,6 +134,7 @@ class Training:
         visits = (orders.shuffle() if self.shuffle else orders.sequential()).bind(facts)
         best, waited, shrink, epoch = -np.inf, 0, 1.0, 0
         for epoch in range(1, max_iter + 1):
+            journal.begin()
             penalty = problem.penalty(state.theta[:-1])
             loss = self._epoch(visits, n, shrink, state, average)
             if not (np.isfinite(state.theta).all() and loss < LARGEST_LOSS):
@@ -144,7 +145,7 @@ class Training:
                 reached = -(loss / n + (penalty + problem.penalty(state.theta[:-1])) / 2)
             score = np.nan if self.score is None else reached
             rate = shrink * float(self.schedule(np.array([state.step - 1]))[0])
-            if journal.note(state.theta, state.step, loss / n, score, rate):
+            if journal.note(state, loss / n, score, rate):
                 break
             waited = waited + 1 if reached < best + self.tol else 0
             best = max(best, reached)
@@ -153,7 +154,7 @@ class Training:
                 if not (self.adaptive and rate > LEAST_RATE):
                     break
                 shrink, waited = shrink / 5, 0
-        return Outcome(state.theta, epoch, state.step - updates, journal.history)
+        return Outcome(state.theta, epoch, state.step - updates, journal.finish())
 
     def _epoch(
         self, visits: orders.Visits, n: int, shrink: float, state: State, average: Average | None
