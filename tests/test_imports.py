@@ -66,12 +66,13 @@ TRAIN = FLOOR["train"]
 
 # An optional package is imported inside functions alone, so that nothing needs it to be there.
 OPTIONAL = {"cupy", "sklearn", "torch", "mpi4py", "pyarrow", "matplotlib", "pandas", "scipy"}
-OPTIONAL |= {"threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml"}
+OPTIONAL |= {"skl2onnx", "threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml"}
 # The plugin is loaded by pytest, so pytest is there.
 # The faces are imported by themselves, by those who have the library.
 ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.estimators": "sklearn",
+    "schuss.sklearn.onnx": "sklearn",
     "schuss.sklearn.options": "sklearn",
     "schuss.sklearn.surface": "sklearn",
     "schuss.sklearn.watching": "sklearn",

@@ -21,6 +21,7 @@ try:
         to_sklearn,
         unpatch,
     )
+    from schuss.sklearn.onnx import register_onnx
 except ModuleNotFoundError as error:
     if error.name != "sklearn":
         raise
@@ -29,4 +30,12 @@ except ModuleNotFoundError as error:
         "schuss"
     ) from error
 
-__all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn", "unpatch"]
+__all__ = [
+    "SGDClassifier",
+    "SGDRegressor",
+    "from_sklearn",
+    "patch",
+    "register_onnx",
+    "to_sklearn",
+    "unpatch",
+]
