@@ -370,3 +370,17 @@ def test_what_becomes_of_new_options_in_scikit_learn():
     for model, y in WAYS[1], WAYS[-1]:
         with pytest.raises(ValueError, match="model: scikit-learn's classes have no multinomial"):
             ours.to_sklearn(clone(model).fit(X, y))
+
+
+# ------------------------------------------------------------------------------------- notebook
+
+
+def test_a_notebook_shows_what_the_training_came_to():
+    model = ours.SGDClassifier("log_loss", early_stopping=True, random_state=0)
+    assert "trained by" not in model._repr_html_()
+    shown = model.fit(X, LABELS)._repr_html_()
+    last = model.history_.last
+    assert f"trained by <b>{model.backend_}</b> · {model.n_iter_} epochs" in shown
+    assert f"loss {last['train_loss']:.4g} · validation score" in shown
+    assert shown.count("<polyline") == 1 and "<polyline" in model._repr_mimebundle_()["text/html"]
+    assert "1 epoch ·" in ours.SGDRegressor(batch_size=8).partial_fit(X, SCORES)._repr_html_()

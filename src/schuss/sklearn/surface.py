@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
 from schuss.errors import InvalidType
 from schuss.sklearn.inputs import readable
+from schuss.sklearn.notebook import trained
 from schuss.sklearn.options import departs
 from schuss.sklearn.watching import CallbackSupportMixin, Watch, is_watched
 
@@ -54,6 +55,10 @@ class Surface(CallbackSupportMixin):
     def _partial_fit(self, X: Any, y: Any, *args: Any, **given: Any) -> Any:
         X, y = readable(X, "X"), readable(y, "y", dates=is_classifier(self))
         return super()._partial_fit(X, y, *args, **given)
+
+    def _html_repr(self) -> str:
+        """scikit-learn's diagram for notebooks, and below it what the training came to."""
+        return str(super()._html_repr()) + trained(self)
 
     def _validate_params(self) -> None:
         try:
