@@ -134,6 +134,10 @@ def test_several_outputs_start_where_they_are_told():
         regressor().fit(X, OUTPUTS, np.ones((7, 3)))
     with pytest.raises(ValueError, match="y: has 2 columns"):
         model.partial_fit(X, OUTPUTS[:, :2])
+    with pytest.raises(ValueError, match="y: has 1 columns"):
+        model.partial_fit(X, SCORES)
+    with pytest.raises(ValueError, match="y: has 3 columns"):
+        regressor().partial_fit(X, SCORES).partial_fit(X, OUTPUTS)
 
 
 MODELS = [

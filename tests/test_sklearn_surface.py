@@ -73,6 +73,16 @@ def test_the_history_of_classes_is_their_mean():
     assert model.history_.train_loss[-1] == pytest.approx(last)
 
 
+def test_the_history_of_a_stream_stays_short(monkeypatch):
+    monkeypatch.setattr("schuss.sklearn.journal.MOST_ROWS", 20)
+    for y in (SCORES, LABELS, CLASSES):
+        model = (ours.SGDRegressor if y is SCORES else ours.SGDClassifier)()
+        for _ in range(50):
+            model.partial_fit(X, y, **({} if y is SCORES else {"classes": np.unique(y)}))
+            assert model.history_.epoch[-1] == (model.t_ - 1) / 160 and len(model.history_) <= 20
+        assert model.history_.samples[-1] == 50 * 160 and (np.diff(model.history_.epoch) > 0).all()
+
+
 def test_the_history_draws_itself():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     model = ours.SGDClassifier("log_loss", early_stopping=True, random_state=0).fit(X, LABELS)

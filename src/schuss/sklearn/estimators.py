@@ -251,7 +251,7 @@ def fit_outputs(
     checks = {"accept_sparse": "csr", "dtype": dtypes, "order": "C", "reset": first}
     X, y = validate_data(model, X, y, multi_output=True, y_numeric=True, **checks)
     sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-    shape = (y.shape[1], X.shape[1])
+    shape = (y.shape[1] if y.ndim == 2 else 1, X.shape[1])
     if first or coef_init is not None:
         allocate(model, shape, X.dtype, coef_init, intercept_init)
     if model.coef_.shape != shape:
@@ -410,7 +410,7 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         self.threads = threads
 
     def _partial_fit(self, X: Any, y: Any, *args: Any, **given: Any) -> Any:
-        if outputs_of(y) == 1:
+        if outputs_of(y) == 1 and np.size(getattr(self, "intercept_", 0.0)) == 1:
             return super()._partial_fit(X, y, *args, **given)
         return fit_outputs(self, X, y, *args, **given)
 

@@ -26,6 +26,10 @@ COLUMNS = (
 )
 
 
+# Rows of a history, beyond which every second one is left out: a stream of blocks has no end.
+MOST_ROWS = 10_000
+
+
 class Journal:
     """The history of one training, and the callbacks that follow it.
 
@@ -86,6 +90,7 @@ class Journal:
             Learning rate of the last update.
         """
         now = time.perf_counter()
+        self.history = short(self.history)
         last = self.history.last
         row = {
             "epoch": last.get("epoch", 0) + 1,
@@ -126,12 +131,20 @@ class Journal:
         )
 
 
+def short(history: History) -> History:
+    """The history, without every second row where it has grown long; the last row stays."""
+    if len(history) < MOST_ROWS:
+        return history
+    return History.from_dict({name: v[1::2] for name, v in history.to_dict().items()})
+
+
 def extended(history: History, trained: Sequence[History]) -> History:
     """The history with the epochs of trainings that stand side by side, one for each class.
 
     Losses and scores are means over the classes, seconds their sum; a class whose training ended
     earlier stays as it was.
     """
+    history = short(history)
     before = history.last
     for epoch in range(max(map(len, trained))):
         rows = [one.to_dict() for one in trained]

@@ -7,6 +7,7 @@ scikit-learn's loop, and are trained by :class:`schuss.sklearn.batched.Batches`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -51,6 +52,15 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
+PLAIN = rules.sgd()
+parsed = lru_cache(maxsize=64)(rules.get)
+
+
+def rule_of(model: Any) -> Rule:
+    """The estimator's rule; its text is parsed once, not at each call of ``partial_fit``."""
+    return parsed(model.rule) if isinstance(model.rule, str) else rules.get(model.rule)
+
+
 def is_multinomial(model: Any) -> bool:
     """Whether all classes are trained together; two of them have one margin as with "ovr"."""
     together = getattr(model, "multi_class", "ovr") == "multinomial"
@@ -73,7 +83,7 @@ def departs(model: Any) -> bool:
         or model.order is not None
         or model.clip_norm is not None
         or getattr(model, "multi_class", "ovr") == "multinomial"
-        or rules.get(model.rule) != rules.sgd()
+        or rule_of(model) != PLAIN
     )
 
 
@@ -85,7 +95,7 @@ def check_departure(model: Any) -> None:
             "row and a single output; expected batch_size=1, rule='sgd', order=None and "
             "clip_norm=None, or another learning_rate."
         )
-    if model.penalty in ("l1", "elasticnet") and not rules.get(model.rule).proximal:
+    if model.penalty in ("l1", "elasticnet") and not rule_of(model).proximal:
         raise InvalidArgument(
             f"penalty={model.penalty!r}: an L1 penalty needs rule='sgd'; {model.rule} scales each "
             "weight's step by itself, and the proximal step with it."
@@ -130,12 +140,12 @@ def remember(model: Any, made: Sequence[Outcome]) -> None:
     else:
         model.history_ = extended(history_of(model), [one.history for one in made])
     slots = [one.slots for one in made]
-    model._memory = None if slots[0] is None else (rules.get(model.rule), slots)
+    model._memory = None if slots[0] is None else (rule_of(model), slots)
 
 
 def state_of(model: Any, theta: np.ndarray, row: int) -> State:
     """Where training goes on from, with what the rule remembers of earlier calls."""
-    rule = rules.get(model.rule)
+    rule = rule_of(model)
     state = State.start(theta, rule, model.clip_norm or 0.0)
     state.step = int(model.t_) - 1
     kept = getattr(model, "_memory", None)
