@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -394,3 +396,19 @@ def test_a_notebook_shows_what_the_training_came_to():
     assert f"loss {last['train_loss']:.4g} · validation score" in shown
     assert shown.count("<polyline") == 1 and "<polyline" in model._repr_mimebundle_()["text/html"]
     assert "1 epoch ·" in ours.SGDRegressor(batch_size=8).partial_fit(X, SCORES)._repr_html_()
+
+
+# ---------------------------------------------------------------------------------------- page
+
+
+def test_each_difference_on_the_page_names_a_test():
+    page = Path(__file__).parents[1] / "docs" / "sklearn.rst"
+    text = page.read_text(encoding="utf-8")
+    listed = text.split("Where results differ\n")[1].split("\n\n", 2)[2]
+    entries = re.split(r"^(?=\S)", listed, flags=re.M)[1:]
+    sources = "".join(p.read_text(encoding="utf-8") for p in page.parents[1].glob("tests/test_sk*"))
+    for entry in entries:
+        names = re.findall(r"``(test_\w+)``", entry)
+        assert names, entry
+        for name in names:
+            assert f"def {name}(" in sources, entry
