@@ -65,9 +65,14 @@ class Batches:
         return int(self.problem.X.shape[0] if self.rows is None else self.rows.size)
 
     def run(
-        self, state: State, max_iter: int, journal: Journal, average: Average | None = None
+        self,
+        state: State,
+        max_iter: int,
+        journal: Journal,
+        average: Average | None = None,
+        first: int = 0,
     ) -> Outcome:
-        """Go on from the state, which is changed.
+        """Go on from the state, which is changed, with the epoch of the order numbered ``first``.
 
         Raises
         ------
@@ -79,7 +84,7 @@ class Batches:
         for epoch in range(1, max_iter + 1):
             journal.begin()
             penalty = self._penalty(state)
-            loss, rate = self._epoch(shrink, state, average)
+            loss, rate = self._epoch(first + epoch - 1, shrink, state, average)
             if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
                 raise DataError(
                     f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input "
@@ -101,9 +106,11 @@ class Batches:
     def _penalty(self, state: State) -> float:
         return self.problem.penalty(state.theta.reshape(self.problem.n_outputs, -1)[:, :-1])
 
-    def _epoch(self, shrink: float, state: State, average: Average | None) -> tuple[float, float]:
+    def _epoch(
+        self, number: int, shrink: float, state: State, average: Average | None
+    ) -> tuple[float, float]:
         """Visit every row once: their summed loss, each before its step, and the last rate."""
-        number, loss, done, size = state.step, 0.0, 0, self.batch_size
+        loss, done, size = 0.0, 0, self.batch_size
         rates = np.zeros(1)
         longest = self._segment_rows(state, average)
         while done < self.n_rows:

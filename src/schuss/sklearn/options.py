@@ -18,6 +18,7 @@ from schuss.backends import Backend, Problem, State
 from schuss.checks import check_callbacks, order_facts, step_weights, visits_of
 from schuss.data import order as orders
 from schuss.data.order import Order
+from schuss.data.sparse import CSR
 from schuss.errors import InvalidArgument
 from schuss.formulas import losses, rules
 from schuss.formulas.losses import Loss
@@ -51,6 +52,9 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "threads": [Interval(Integral, 1, None, closed="left"), None],
 }
 
+
+# A batch of sparse rows may take so much where it is written out.
+MOST_DENSE_BYTES = 1 << 31
 
 PLAIN = rules.sgd()
 parsed = lru_cache(maxsize=64)(rules.get)
@@ -107,6 +111,17 @@ def check_departure(model: Any) -> None:
         )
 
 
+def check_dense_size(model: Any, size: int, rows: CSR) -> None:
+    """Raise InvalidArgument if a batch of sparse rows is too large to be written out."""
+    width, most = rows.shape[1], MOST_DENSE_BYTES // rows.dtype.itemsize
+    if size * width > most:
+        raise InvalidArgument(
+            f"batch_size={model.batch_size!r}: sparse rows of several outputs are written out a "
+            f"batch at a time, and {size} rows of {width} columns take "
+            f"{size * width * rows.dtype.itemsize / 2**30:.1f} GiB; expected 1 ... {most // width}."
+        )
+
+
 def penalty_of(model: Any) -> Penalty:
     """The penalty; its L1 part is a proximal step."""
     ratios = {"l2": 0.0, "l1": 1.0, "elasticnet": model.l1_ratio}
@@ -150,7 +165,9 @@ def state_of(model: Any, theta: np.ndarray, row: int) -> State:
     state.step = int(model.t_) - 1
     kept = getattr(model, "_memory", None)
     if state.step and kept is not None and kept[0] == rule:
-        state.slots[:] = kept[1][row]
+        slots = kept[1][min(row, len(kept[1]) - 1)]
+        if slots.shape == state.slots.shape:  # as long as outputs train together, or apart, as then
+            state.slots[:] = slots
     return state
 
 
@@ -193,6 +210,8 @@ def train_batches(
     default = orders.shuffle() if model.shuffle and size < n else orders.sequential()
     order = default if model.order is None else orders.get(model.order)
     n_outputs = start.size // (rows.shape[1] + 1)
+    if isinstance(rows, CSR) and n_outputs > 1:
+        check_dense_size(model, size, rows)
     problem = Problem(
         rows,
         y,
@@ -217,4 +236,6 @@ def train_batches(
     )
     state = state_of(model, start.astype(y.dtype), row)
     average = None if mean is None else Average(int(model.average), mean)
-    return batches.run(state, max_iter, journal_of(model, n, row, n_outputs), average)
+    journal = journal_of(model, n, row, n_outputs)
+    first = int(history_of(model).last.get("epoch", 0))
+    return batches.run(state, max_iter, journal, average, first)
