@@ -170,7 +170,7 @@ using triad_of_three = triad<T, 3>;
 // measure takes the slots as far as the norms need it, and adds squares to two sums; update does
 // the rest once constants.ratio is known.
 
-// ratio of norms times the trust; 1 where one of them is 0, as in both papers' code.
+// The ratio of norms times the trust; 1 where one of them is 0, so that such a tensor moves at all.
 SCHUSS_FN double trust_ratio(double trust, double weights, double direction) {
   return trust > 0 && weights > 0 && direction > 0 ? trust * weights / direction : 1.0;
 }
@@ -190,7 +190,8 @@ struct lars_step {
   }
   SCHUSS_FN static double ratio(const StepConstants& c, double weights, double direction) {
     const double length = square_root(weights);
-    return trust_ratio(c.trust, length, square_root(direction) + c.decay * length + c.eps);
+    const double divisor = square_root(direction) + c.decay * length + c.eps;
+    return trust_ratio(c.trust, length, direction > 0 ? divisor : 0.0);
   }
   SCHUSS_FN void update(T& w, T g, T& v, T&, T&) const {
     v = hold * v - rate * gradient(w, g);

@@ -40,16 +40,16 @@ bool contiguous(const TensorView& tensor) {
 }
 
 // A tensor as kernels take it. Type: 0 float32, 1 float64, 2 bfloat16, 3 float16; -1: anything
-// else, also a tensor of another class than those accepted, on another device, or with gaps.
+// else, also a tensor of another class than those accepted, on another device, or with gaps, or
+// without numbers.
 struct Numbers {
   int64_t address = 0, size = 0;
   int32_t type = -1;
 };
 
 Numbers numbers_of(const ExchangeTable& table, PyObject* object,
-                   const std::vector<PyObject*>& classes) {
+                   const std::vector<PyObject*>& classes, TensorView& tensor) {
   Numbers numbers;
-  TensorView tensor;
   bool known = false;
   for (const PyObject* one : classes)
     known = known || reinterpret_cast<PyObject*>(Py_TYPE(object)) == one;
@@ -67,7 +67,12 @@ Numbers numbers_of(const ExchangeTable& table, PyObject* object,
   numbers.size = 1;
   for (int32_t j = 0; j < tensor.ndim; ++j) numbers.size *= tensor.shape[j];
   numbers.address = reinterpret_cast<int64_t>(tensor.data) + int64_t(tensor.byte_offset);
+  if (!tensor.data && numbers.size > 0) numbers.type = -1;
   return numbers;
+}
+
+bool of_one_shape(const TensorView& a, const TensorView& b) {
+  return a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
 }
 
 // Columns of as many tensors, side by side: addresses (n, columns), sizes and types of each row,
@@ -88,13 +93,15 @@ py::object describe(const py::capsule& capsule, const std::vector<py::list>& col
     if (py::ssize_t(column.size()) != n) throw std::invalid_argument("columns: of unequal length");
   int32_t all = -1;
   for (py::ssize_t k = 0; k < n; ++k) {
+    TensorView first{}, tensor{};
     for (py::ssize_t c = 0; c < width; ++c) {
-      const Numbers own = numbers_of(*table, PyList_GET_ITEM(columns[size_t(c)].ptr(), k), classes);
+      PyObject* object = PyList_GET_ITEM(columns[size_t(c)].ptr(), k);
+      const Numbers own = numbers_of(*table, object, classes, c == 0 ? first : tensor);
       address[k * width + c] = own.address;
       if (c == 0) {
         size[k] = own.size;
         type[k] = own.type;
-      } else if (own.size != size[k] || own.type != type[k]) {
+      } else if (own.type != type[k] || type[k] < 0 || !of_one_shape(first, tensor)) {
         type[k] = -1;
       }
     }

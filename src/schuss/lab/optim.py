@@ -323,9 +323,10 @@ def _take_turns(
         step()
         counts[who] = max(1, int(seconds / (time.perf_counter() - begin)))
     times: dict[str, list[float]] = {who: [] for who in steps}
-    for _ in range(repeats):
+    for turn in range(repeats):
         time.sleep(REST)
-        for who, step in steps.items():
+        order = list(steps.items())
+        for who, step in order[turn % len(order) :] + order[: turn % len(order)]:
             begin = time.perf_counter()
             for _ in range(counts[who]):
                 step()

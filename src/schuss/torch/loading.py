@@ -52,12 +52,21 @@ class Batches:
         self, tensors: tuple[torch.Tensor, ...], visits: orders.Visits, size: int, stop: int
     ) -> None:
         self.tensors = tensors
-        self.epoch = 0
+        self._epoch = 0
         self._visits, self._size, self._stop = visits, size, stop
         longest = max(t[0].numel() * t.element_size() for t in tensors)
         rows = min(CHUNK_ROWS, CHUNK_BYTES // max(1, longest))
         self._together = max(1, rows // size) * size
         self._drawn = max(1, CHUNK_ROWS // self._together) * self._together
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next ``iter()`` begins."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch = check_number("epoch", number, {">=": 0}, integer=True)
 
     def __len__(self) -> int:
         return -(-self._stop // self._size)
@@ -85,7 +94,7 @@ def gathered(tensor: torch.Tensor, rows: np.ndarray, count: int) -> torch.Tensor
     On the CPU by the extension, which asks memory for rows ahead, else by NumPy: both are several
     times as fast as torch's own, on one thread.
     """
-    if tensor.device.type != "cpu":
+    if tensor.device.type != "cpu" or not lies_as_it_is(tensor):
         return tensor.index_select(0, torch.from_numpy(rows[:count]).to(tensor.device))
     if native is not None and tensor.numel():
         found = tensor.new_empty((count, *tensor.shape[1:]))
@@ -96,6 +105,20 @@ def gathered(tensor: torch.Tensor, rows: np.ndarray, count: int) -> torch.Tensor
     numbers = tensor if tensor.dtype not in UNKNOWN else tensor.view(torch.int16)
     found = torch.from_numpy(numbers.numpy().take(rows[:count], axis=0, mode="clip"))
     return found if numbers is tensor else found.view(tensor.dtype)
+
+
+def lies_as_it_is(tensor: torch.Tensor) -> bool:
+    """Whether the tensor's numbers lie in memory, and nothing else makes up its class."""
+    known = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return known and not tensor._is_zerotensor()
+
+
+def as_labels(tensor: torch.Tensor) -> np.ndarray | None:
+    """Labels of rows, where they are numbers that NumPy knows."""
+    labels = tensor.detach().cpu()
+    if labels.is_floating_point() and labels.dtype not in (torch.float64, torch.float16):
+        labels = labels.float()
+    return None if labels.is_complex() else labels.numpy()
 
 
 def batches(
@@ -155,7 +178,7 @@ def batches(
         name = f"tensors[{k}]"
         if not isinstance(tensor, torch.Tensor):
             raise InvalidType(f"{name}: expected a tensor, got {type(tensor).__name__}.")
-        if tensor.layout != torch.strided:
+        if tensor.layout != torch.strided or tensor.is_nested:
             raise DataError(f"{name}: has layout {tensor.layout}; expected a dense tensor.")
         if tensor.ndim == 0 or len(tensor) == 0:
             raise DataError(f"{name}: expected at least one row, got shape {tuple(tensor.shape)}.")
@@ -170,12 +193,9 @@ def batches(
         if batch_size == "full"
         else check_number("batch_size", batch_size, {">=": 1}, integer=True)
     )
-    labels = None
-    if len(tensors) > 1 and tensors[-1].ndim == 1:
-        last = tensors[-1].detach().cpu()
-        labels = (last.float() if last.dtype in UNKNOWN else last).numpy()
+    labels = as_labels(tensors[-1]) if len(tensors) > 1 and tensors[-1].ndim == 1 else None
     if isinstance(sample_weight, torch.Tensor):
-        sample_weight = sample_weight.detach().cpu().numpy()
+        sample_weight = as_labels(sample_weight)
     weights = arrays.as_weights(sample_weight, n, np.dtype(np.float64))
     engine = choose("auto")
     row_bytes = tensors[0].element_size() * tensors[0][0].numel()
@@ -185,4 +205,5 @@ def batches(
     visits = visits_of(orders.get(order), facts)
     stop = n // size * size if drop_last else n
     # Rows that do not lie side by side are copied once, not at each batch.
-    return Batches(tuple(t.detach().contiguous() for t in tensors), visits, size, stop)
+    lying = (t.detach().resolve_conj().resolve_neg().contiguous() for t in tensors)
+    return Batches(tuple(lying), visits, size, stop)

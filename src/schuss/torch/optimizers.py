@@ -6,6 +6,7 @@ LARS and LAMB, which torch does not have, are made in their image.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import warnings
@@ -20,7 +21,7 @@ from torch.optim import sgd as torch_sgd
 
 from schuss import _native
 from schuss.checks import check_flags
-from schuss.errors import InvalidArgument, InvalidType, TensorError
+from schuss.errors import InvalidArgument, InvalidType, SchussError, TensorError
 from schuss.formulas.spec import check_number
 from schuss.torch.tensors import Table, describe, tables, write_back
 
@@ -67,6 +68,13 @@ class Fused(torch.optim.Optimizer):
         check_flags(stochastic_rounding=stochastic_rounding)
         self.max_grad_norm = max_grad_norm
         self.stochastic_rounding = stochastic_rounding
+        if any(group.get("differentiable") for group in self.param_groups):
+            self._step_supports_amp_scaling = False  # torch's own step does not
+            if max_grad_norm is not None or stochastic_rounding:
+                raise InvalidArgument(
+                    "differentiable=True makes torch's own step: expected max_grad_norm=None and "
+                    "stochastic_rounding=False."
+                )
         ignored = [name for name in ("foreach", "capturable") if self.defaults.get(name)]
         if ignored:
             warnings.warn(
@@ -78,10 +86,19 @@ class Fused(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own, as torch does."""
+        if isinstance(param_group, dict):
+            check_names(param_group, self.defaults)
         super().add_param_group(param_group)
-        for place, param in enumerate(self.param_groups[-1]["params"]):
+        try:
+            self._check_group(self.param_groups[-1])
+        except SchussError:
+            self.param_groups.pop()
+            raise
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Raise for parameters on other devices, and options that torch does not check."""
+        for place, param in enumerate(group["params"]):
             if param.device.type not in ("cpu", "meta"):
-                self.param_groups.pop()
                 raise TensorError(
                     f"params[{place}]: lies on {param.device}; expected tensors on the CPU."
                 )
@@ -128,6 +145,7 @@ class Fused(torch.optim.Optimizer):
         schuss.errors.SchussError
             For tensors that no kernel can take; nothing has changed then.
         """
+        divisor = check_number("divisor", divisor, {">": 0})
         if any(group.get("differentiable") for group in self.param_groups):
             return self._step_of_torch(closure, divisor)
         loss = None
@@ -152,13 +170,22 @@ class Fused(torch.optim.Optimizer):
         return getattr(step, "__wrapped__", step)(self, closure)
 
     def _step(self, divisor: float) -> None:
-        work = [self._collect(group) for group in self.param_groups]
+        begun: list[tuple[torch.Tensor, list[str]]] = []
+        try:
+            work = [self._collect(group, begun) for group in self.param_groups]
+        except Exception:
+            for param, names in begun:
+                self._forget(param, names)
+            raise
         factor = self._factor(work, divisor)
         for one in work:
             self._advance(one, factor)
 
-    def _collect(self, group: dict[str, Any]) -> _Work:
-        """The group's tensors, all checked; memory is made where there is none yet."""
+    def _collect(self, group: dict[str, Any], begun: list[tuple[torch.Tensor, list[str]]]) -> _Work:
+        """The group's tensors, all checked; memory is made where there is none yet.
+
+        What is made, ``begun`` says.
+        """
         pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
         sparse: Pairs = []
         if {g.layout for _, g in pairs} - {torch.strided}:
@@ -166,6 +193,11 @@ class Fused(torch.optim.Optimizer):
             self._check_sparse(sparse)
             pairs = [(p, g) for p, g in pairs if g.layout == torch.strided]
         params, names = [p for p, _ in pairs], self._slots(group)
+        if group.get("fused") and any(map(torch.is_complex, params)):
+            raise TensorError(
+                "`fused=True` requires all the params to be floating point Tensors, got a complex "
+                "one; without it, those are taken as well."
+            )
         states = [self.state[p] for p in params] if names else []
         fresh = np.zeros(len(params), bool)
         slots = [[state.get(name) for state in states] for name in names]
@@ -173,6 +205,7 @@ class Fused(torch.optim.Optimizer):
             for k, (p, state) in enumerate(zip(params, states, strict=True)):
                 if any(state.get(name) is None for name in names):
                     fresh[k] = True
+                    begun.append((p, [name for name in names if state.get(name) is None]))
                     self._begin(group, p, state)
             slots = [[state[name] for state in states] for name in names]
         columns = [params, [g for _, g in pairs], *slots]
@@ -197,7 +230,8 @@ class Fused(torch.optim.Optimizer):
         values = [g.coalesce().values().double() for one in work for _, g in one.sparse]
         total = math.fsum(dense) + math.fsum(float(v.square().sum()) for v in values)
         self.grad_norm = math.sqrt(total) * factor
-        return factor * min(1.0, self.max_grad_norm / (self.grad_norm + 1e-6))
+        limit = self.max_grad_norm / (self.grad_norm + 1e-6)
+        return factor if limit >= 1 else factor * limit  # a norm that is no number spreads
 
     def _advance(self, work: _Work, factor: float) -> None:
         """Update a group's parameters and what is remembered of them."""
@@ -209,16 +243,16 @@ class Fused(torch.optim.Optimizer):
         numbers = [{"factor": factor, **self._numbers(group, step)} for step in different]
         rows = np.array([[row.get(name, 0.0) for name in NUMBERS] for row in numbers])
         kind = UPDATES[self._update(group)]
+        # Autograd finds out by these counters that what it has kept is no longer true.
+        torch.autograd.graph.increment_version(work.params)
         for table in work.tables:
             rounded = self.stochastic_rounding and table.dtype in ("bfloat16", "float16")
-            draw = int(torch.randint(1 << 32, ())) if rounded else None
+            draw = int(torch.randint(1 << 32, (), device="cpu")) if rounded else None
             own = which if table.places is None else which[table.places]
             _native.optimize(
                 kind, table.dtype, table.addresses, table.sizes, rows, own, draw, crew(table)
             )
             write_back(table)
-        # Autograd finds out by these counters that what it has kept is no longer true.
-        torch.autograd.graph.increment_version(work.params)
         for p, g in work.sparse:
             self._advance_sparse(group, p, g if factor in (1, -1) else g * abs(factor))
 
@@ -240,10 +274,19 @@ class Fused(torch.optim.Optimizer):
         """Make the state of a parameter."""
         if self._counts and "step" not in state:
             wide = torch.get_default_dtype() == torch.float64 and not group.get("fused")
-            state["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32)
+            dtype = torch.float64 if wide else torch.float32
+            state["step"] = torch.zeros((), dtype=dtype, device="cpu")
         for name in self._slots(group):
             if state.get(name) is None:
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
+
+    def _forget(self, param: torch.Tensor, names: list[str]) -> None:
+        """Undo :meth:`_begin`, where a step is refused that had begun."""
+        state = self.state[param]
+        for name in names:
+            state.pop(name, None)
+        if state.keys() <= {"step"}:
+            del self.state[param]
 
     def _check_sparse(self, sparse: Pairs) -> None:
         """Refuse gradients that are not dense, as most optimizers do."""
@@ -279,7 +322,9 @@ def count_up(steps: list[torch.Tensor]) -> np.ndarray:
     if kind in COUNTERS and (sizes == 1).all():
         counted: np.ndarray = COUNTERS[kind](addresses)
         return counted
-    for step in steps:
+    for place, step in enumerate(steps):
+        if not isinstance(step, torch.Tensor) or step.numel() != 1:
+            raise TensorError(f"step of params[{place}]: expected a tensor of one number.")
         step += 1
     return np.array([float(step) for step in steps])
 
@@ -403,15 +448,20 @@ class _Moments(Fused):
         return "largest_moments" if group["amsgrad"] else "moments"
 
     def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
-        lr, decay = float(group["lr"]), float(group["weight_decay"])
+        lr, decay = scalar(group["lr"]), float(group["weight_decay"])
         decoupled = group["decoupled_weight_decay"]
         made = moments(group, step)
         return {
             **made,
             "decay": 0.0 if decoupled else decay,
-            "shrink": 1 - lr * decay if decoupled else 1.0,
-            "rate": -(lr / made["first_scale"]),
+            "shrink": float(1 - lr * decay) if decoupled else 1.0,
+            "rate": -float(lr / made["first_scale"]),
         }
+
+
+def scalar(number: Any) -> Any:
+    """A learning rate; of a tensor, arithmetic is rounded to its dtype, as torch rounds it."""
+    return number.detach().reshape(()) if isinstance(number, torch.Tensor) else number
 
 
 def moments(group: dict[str, Any], step: float) -> dict[str, float]:
@@ -641,7 +691,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
     def _numbers(self, group: dict[str, Any], step: Any) -> dict[str, float]:
         return {
             "decay": float(group["weight_decay"]),
-            "rate": -(float(group["lr"]) / (1 + (step - 1) * float(group["lr_decay"]))),
+            "rate": -float(scalar(group["lr"]) / (1 + (step - 1) * float(group["lr_decay"]))),
             "eps": float(group["eps"]),
         }
 
@@ -656,6 +706,8 @@ class Adagrad(Fused, torch.optim.Adagrad):
 
     def _advance_sparse(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
         state = self.state[p]
+        if state.get("sum") is None:
+            self._begin(group, p, state)
         options = {name: group[name] for name in torch_options(torch_adagrad.adagrad)}
         torch_adagrad.adagrad(
             [p], [g], [state["sum"]], [state["step"]], **options, has_sparse_grad=True,
@@ -666,8 +718,24 @@ class Adagrad(Fused, torch.optim.Adagrad):
 def check_all(kind: str, **values: tuple[Any, dict[str, float]]) -> None:
     """Check numbers of an optimizer against their limits."""
     for name, (value, limits) in values.items():
-        number = value.item() if isinstance(value, torch.Tensor) else value
-        check_number(f"{kind}({name}=...): {name}", number, limits)
+        if isinstance(value, torch.Tensor):
+            if value.numel() != 1:
+                raise InvalidArgument(f"{kind}: Tensor {name} must be 1-element, got {value!r}.")
+            value = value.item()
+        check_number(f"{kind}({name}=...): {name}", value, limits)
+
+
+def check_names(group: dict[str, Any], options: dict[str, Any]) -> None:
+    """Refuse options of a group that are misspelt, or are not a group's own."""
+    for name in group.keys() - options.keys() - {"params", "param_names"}:
+        if name in ("max_grad_norm", "stochastic_rounding"):
+            raise InvalidArgument(
+                f"{name}={group[name]!r} in a group: it is for all groups together; give it to the "
+                "optimizer."
+            )
+        near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.85)
+        if near:
+            raise InvalidArgument(f"{name!r} in a group is no option; did you mean {near[0]!r}?")
 
 
 class LARS(Fused):
@@ -740,15 +808,6 @@ class LARS(Fused):
         max_grad_norm: float | None = None,
         stochastic_rounding: bool = False,
     ) -> None:
-        check_all(
-            "LARS",
-            lr=(lr, {">=": 0}),
-            momentum=(momentum, {">=": 0, "<": 1}),
-            weight_decay=(weight_decay, {">=": 0}),
-            trust_coefficient=(trust_coefficient, {">": 0}),
-            eps=(eps, {">=": 0}),
-        )
-        check_flags(layer_adaptation=layer_adaptation, maximize=maximize)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -760,6 +819,18 @@ class LARS(Fused):
         }
         super().__init__(params, defaults)
         self._prepare(max_grad_norm, stochastic_rounding)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_all(
+            "LARS",
+            lr=(group["lr"], {">=": 0}),
+            momentum=(group["momentum"], {">=": 0, "<": 1}),
+            weight_decay=(group["weight_decay"], {">=": 0}),
+            trust_coefficient=(group["trust_coefficient"], {">": 0}),
+            eps=(group["eps"], {">=": 0}),
+        )
+        check_flags(layer_adaptation=group["layer_adaptation"], maximize=group["maximize"])
 
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("momentum_buffer",)
@@ -840,20 +911,9 @@ class LAMB(Fused):
         max_grad_norm: float | None = None,
         stochastic_rounding: bool = False,
     ) -> None:
-        check_all(
-            "LAMB",
-            lr=(lr, {">=": 0}),
-            eps=(eps, {">=": 0}),
-            weight_decay=(weight_decay, {">=": 0}),
-        )
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise InvalidType(f"LAMB(betas={betas!r}): expected two numbers.")
-        for beta in betas:
-            check_all("LAMB", betas=(beta, {">=": 0, "<": 1}))
-        check_flags(layer_adaptation=layer_adaptation, maximize=maximize)
         defaults = {
             "lr": lr,
-            "betas": tuple(betas),
+            "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "layer_adaptation": layer_adaptation,
@@ -861,6 +921,21 @@ class LAMB(Fused):
         }
         super().__init__(params, defaults)
         self._prepare(max_grad_norm, stochastic_rounding)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        betas = group["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise InvalidType(f"LAMB(betas={betas!r}): expected two numbers.")
+        for beta in betas:
+            check_all("LAMB", betas=(beta, {">=": 0, "<": 1}))
+        check_all(
+            "LAMB",
+            lr=(group["lr"], {">=": 0}),
+            eps=(group["eps"], {">=": 0}),
+            weight_decay=(group["weight_decay"], {">=": 0}),
+        )
+        check_flags(layer_adaptation=group["layer_adaptation"], maximize=group["maximize"])
 
     def _slots(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")

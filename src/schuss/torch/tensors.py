@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +12,17 @@ import torch
 from schuss import _native
 from schuss.errors import InvalidType, TensorError
 
-__all__ = ["Table", "tables", "write_back"]
+__all__ = ["Table", "describe", "plain", "tables", "write_back"]
 
 # Numbers that kernels know, by the order of their types in the extension module.
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 NAMES = tuple(str(dtype).partition(".")[2] for dtype in TYPES)
-COMPLEX = {torch.complex64, torch.complex128}
+COMPLEX = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 CLASSES = (torch.Tensor, torch.nn.Parameter)
 GRADIENTS = 1  # their column
 EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+# What a class has whose tensors are nothing but numbers in memory.
+NO_DISPATCH = torch.Tensor.__torch_dispatch__
 
 Column = list[torch.Tensor]
 
@@ -35,17 +38,20 @@ class Table:
         Of the parameters, gradients and slots.
     sizes : ndarray of int64, shape (n_tensors,)
         Numbers of each.
+    held : sequence
+        The tensors that lie there: they live as long as the table.
     places : ndarray of int64, shape (n_tensors,), or None
         Which of the tensors that the table was made of; None: all.
-    copies : list of (tensor, tensor or None)
+    copies : list of (tensor, tensor)
         Copies that kernels work on, and what they are to be written back to.
     """
 
     dtype: str
     addresses: np.ndarray
     sizes: np.ndarray
+    held: Sequence[Any]
     places: np.ndarray | None = None
-    copies: list[tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=list)
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
 
 def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
@@ -62,15 +68,15 @@ def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
         For tensors that no kernel can take.
     """
     addresses, sizes, kinds, kind = describe(columns)
-    negated = list(map(torch.Tensor.is_neg, columns[GRADIENTS]))
-    if any(negated):  # their numbers lie there negated
-        kinds[negated], kind = -1, -1
+    for column in columns:
+        if any(map(torch.Tensor.is_neg, column)):  # their numbers lie there negated
+            kinds[[t.is_neg() for t in column]], kind = -1, -1
     if kind >= 0:
-        return [Table(NAMES[kind], addresses, sizes)]
+        return [Table(NAMES[kind], addresses, sizes, columns)]
     made = []
     for own in np.unique(kinds[kinds >= 0]):
         places = np.flatnonzero(kinds == own)
-        made.append(Table(NAMES[own], addresses[places], sizes[places], places))
+        made.append(Table(NAMES[own], addresses[places], sizes[places], columns, places))
     return [*made, *_one_by_one(columns, np.flatnonzero(kinds < 0), names)]
 
 
@@ -82,7 +88,8 @@ def describe(columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray, np.ndar
     addresses : ndarray of int64, shape (n_tensors, n_columns)
     sizes : ndarray of int64, shape (n_tensors,)
     kinds : ndarray of int32, shape (n_tensors,)
-        Types, as numbers; -1 where kernels cannot take the tensors as they lie.
+        Types, as numbers; -1 where kernels cannot take the tensors as they lie, or where those of a
+        row differ in shape or type.
     kind : int
         That of all of them, or -1.
     """
@@ -94,9 +101,10 @@ def _describe(columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray, np.nda
     """The same where torch has no table of C functions to ask."""
     rows = np.zeros((len(columns), len(columns[0]), 3), np.int64)
     for column, own in zip(columns, rows, strict=True):
-        for t, row in zip(column, own, strict=True):
-            plain = type(t) in CLASSES and t.layout == torch.strided and t.device.type == "cpu"
-            if plain and t.dtype in TYPES and t.is_contiguous():
+        for t, first, row in zip(column, columns[0], own, strict=True):
+            whole = type(t) in CLASSES and t.layout == torch.strided and t.device.type == "cpu"
+            fits = whole and t.dtype in TYPES and t.is_contiguous() and t.shape == first.shape
+            if fits and (t.data_ptr() or not t.numel()):
                 row[:] = t.data_ptr(), t.numel(), TYPES.index(t.dtype)
             else:
                 row[2] = -1
@@ -112,19 +120,28 @@ def _one_by_one(
     """A table for each tensor that has gaps, another order of its numbers, or is complex."""
     for place in places:
         row = [column[place] for column in columns]
-        for name, tensor in zip(names, row, strict=True):
-            _check(f"{name} of params[{place}]", tensor, row[0])
-        numbers = [torch.view_as_real(t.resolve_conj()) if t.dtype in COMPLEX else t for t in row]
-        flat = _side_by_side([t.resolve_neg() for t in numbers])
+        labels = [f"{name} of params[{place}]" for name in names]
+        for column, (label, tensor) in enumerate(zip(labels, row, strict=True)):
+            _check(label, tensor, row[0], written=column != GRADIENTS)
+        lying = _side_by_side([_resolved(tensor) for tensor in row])
         copies = [
-            (new, None if column == GRADIENTS else old)
-            for column, (new, old) in enumerate(zip(flat, numbers, strict=True))
-            if new is not old
+            (new, old)
+            for column, (new, old) in enumerate(zip(lying, row, strict=True))
+            if new is not old and column != GRADIENTS
         ]
-        addresses = np.array([[t.data_ptr() for t in flat]], np.int64)
-        name = NAMES[TYPES.index(flat[0].dtype)]
-        sizes = np.array([flat[0].numel()], np.int64)
-        yield Table(name, addresses, sizes, np.array([place]), copies)
+        pairs = zip(labels, lying, strict=True)
+        addresses = np.array([[_address(label, t) for label, t in pairs]], np.int64)
+        dtype = row[0].dtype
+        size = lying[0].numel() * (2 if dtype in COMPLEX else 1)
+        name = NAMES[TYPES.index(COMPLEX.get(dtype, dtype))]
+        yield Table(name, addresses, np.array([size]), lying, np.array([place]), copies)
+
+
+def _resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or a copy where its numbers do not lie there as they are."""
+    if tensor._is_zerotensor():
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return tensor.resolve_conj().resolve_neg()
 
 
 def _side_by_side(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -136,8 +153,20 @@ def _side_by_side(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     return [t if t.is_contiguous() else t.contiguous() for t in tensors]
 
 
-def _check(name: str, tensor: torch.Tensor, param: torch.Tensor) -> None:
-    if type(tensor) not in CLASSES:
+def _address(name: str, tensor: torch.Tensor) -> int:
+    try:
+        return tensor.data_ptr()
+    except RuntimeError as error:  # within torch.func, for one
+        raise TensorError(f"{name}: has no numbers in memory ({error}).") from None
+
+
+def plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of a class that does nothing but hold numbers in memory."""
+    return type(tensor) in CLASSES or type(tensor).__torch_dispatch__ is NO_DISPATCH
+
+
+def _check(name: str, tensor: torch.Tensor, param: torch.Tensor, written: bool) -> None:
+    if not plain(tensor):
         raise InvalidType(f"{name}: expected a plain tensor, got {type(tensor).__name__}.")
     if tensor.device.type != "cpu":
         raise TensorError(f"{name}: lies on {tensor.device}; expected tensors on the CPU.")
@@ -151,10 +180,14 @@ def _check(name: str, tensor: torch.Tensor, param: torch.Tensor) -> None:
             f"{name}: has dtype {tensor.dtype} and shape {tuple(tensor.shape)}; expected the "
             f"parameter's, {param.dtype} and {tuple(param.shape)}."
         )
+    sides = zip(tensor.shape, tensor.stride(), strict=True)
+    if written and any(size > 1 and stride == 0 for size, stride in sides):
+        raise TensorError(
+            f"{name}: several of its numbers lie in one place; expected a copy of it."
+        )
 
 
 def write_back(table: Table) -> None:
     """Bring what a kernel made in copies to where it belongs."""
     for new, old in table.copies:
-        if old is not None:
-            old.copy_(new)
+        old.copy_(new)

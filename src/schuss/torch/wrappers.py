@@ -19,12 +19,12 @@ __all__ = ["SAM", "Accumulator", "accumulate"]
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise InvalidType unless it is one of torch's kind."""
+    """Raise unless it is one of torch's kind, whose step needs no closure."""
+    name = type(optimizer).__name__
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InvalidType(
-            f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, got "
-            f"{type(optimizer).__name__}."
-        )
+        raise InvalidType(f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, got {name}.")
+    if isinstance(optimizer, (SAM, torch.optim.LBFGS)):
+        raise InvalidType(f"optimizer: a step of {name} needs a closure; expected one without.")
 
 
 class SAM(torch.optim.Optimizer):
@@ -36,7 +36,8 @@ class SAM(torch.optim.Optimizer):
 
     The norm is that of all gradients together, summed in float64. Parameters come back to what they
     were bit for bit. Groups and state are the optimizer's own, so that learning-rate schedulers and
-    checkpoints see them.
+    checkpoints see them. With a ``GradScaler`` call ``first_step()`` after the first backward pass,
+    and ``scaler.step(optimizer)`` after the second.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class SAM(torch.optim.Optimizer):
     Raises
     ------
     schuss.errors.SchussError
-        For bad arguments; by ``step`` without a closure.
+        For bad arguments, and steps out of turn.
 
     References
     ----------
@@ -74,6 +75,8 @@ class SAM(torch.optim.Optimizer):
     array([0.4646, 0.4646], dtype=float32)
     """
 
+    _step_supports_amp_scaling = True
+
     def __init__(
         self, optimizer: torch.optim.Optimizer, rho: float = 0.05, *, adaptive: bool = False
     ) -> None:
@@ -82,7 +85,7 @@ class SAM(torch.optim.Optimizer):
         self.rho = check_number("rho", rho, {">=": 0})
         self.adaptive = adaptive
         self.base = optimizer
-        self._before: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._before: list[tuple[torch.Tensor, torch.Tensor]] | None = None
         super().__init__(optimizer.param_groups, optimizer.defaults)
 
     # Groups and state are the optimizer's; what torch's base class sets of its own is not kept.
@@ -107,7 +110,7 @@ class SAM(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("base", "rho", "adaptive", "defaults")
-        return {name: self.__dict__[name] for name in kept} | {"_before": []}
+        return {name: self.__dict__[name] for name in kept} | {"_before": None}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to the optimizer."""
@@ -129,13 +132,16 @@ class SAM(torch.optim.Optimizer):
         Parameters
         ----------
         closure : callable
-            Computes the loss and its gradients anew, and returns the loss. Called twice.
+            Computes the loss and its gradients anew, and returns the loss. Called twice. None
+            after ``first_step``: as ``second_step``.
 
         Returns
         -------
         loss
             At the parameters before the step.
         """
+        if closure is None and self._before is not None:
+            return self.second_step()
         if closure is None:
             raise InvalidArgument(
                 "closure=None: SAM computes the gradients twice; expected a function that does so, "
@@ -156,6 +162,8 @@ class SAM(torch.optim.Optimizer):
     @torch.no_grad()
     def first_step(self, zero_grad: bool = False) -> None:
         """Go to the worse point; the gradients have been computed."""
+        if self._before is not None:
+            raise InvalidArgument("first_step: came twice; expected second_step.")
         pairs = [
             (p, p.grad)
             for group in self.param_groups
@@ -175,16 +183,38 @@ class SAM(torch.optim.Optimizer):
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
         """Go back and make the optimizer's step; the gradients have been computed anew."""
+        if self._before is None:
+            raise InvalidArgument("second_step: came first; expected first_step.")
         self._return()
-        self.base.step()
+        found_inf, scale = (getattr(self, name, None) for name in ("found_inf", "grad_scale"))
+        if found_inf is None or not float(found_inf):
+            divided_step(self.base, 1.0 if scale is None else float(scale))
         if zero_grad:
             self.zero_grad()
 
     def _return(self) -> None:
         with torch.no_grad():
-            for p, before in self._before:
+            for p, before in self._before or ():
                 p.copy_(before)
-        self._before = []
+        self._before = None
+
+
+def divided_step(
+    optimizer: torch.optim.Optimizer, divisor: float, make: Callable[..., Any] | None = None
+) -> None:
+    """A step by the gradients over a divisor, which ours divide by within their pass.
+
+    ``make`` is what makes it, such as ``step`` of a GradScaler; by default the optimizer itself.
+    """
+    make = (lambda one, **given: one.step(**given)) if make is None else make
+    if isinstance(optimizer, Fused):
+        make(optimizer, divisor=divisor)
+        return
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    grads = [p.grad for p in params if p.grad is not None]
+    if grads and divisor != 1:
+        torch._foreach_div_(grads, divisor)
+    make(optimizer)
 
 
 def norm_of(tensors: list[torch.Tensor]) -> float:
@@ -203,17 +233,17 @@ class Accumulator:
     optimizer : torch.optim.Optimizer
     window : int
         Micro-batches of a step.
+    scaler : torch.amp.GradScaler or None
     waiting : int
         Micro-batches whose gradients wait for the step.
-    samples : float
-        Samples those held.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, window: int) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, window: int, scaler: Any = None) -> None:
         self.optimizer = optimizer
         self.window = window
+        self.scaler = scaler
         self.waiting = 0
-        self.samples = 0.0
+        self._first = self._weight = 1.0
 
     def backward(self, loss: torch.Tensor, samples: float = 1) -> bool:
         """Add the gradients of a micro-batch, and make the step if the window is full.
@@ -232,34 +262,30 @@ class Accumulator:
             Whether the step was made.
         """
         samples = check_number("samples", samples, {">": 0})
-        (loss * samples).backward()
+        if self.waiting == 0:
+            self.optimizer.zero_grad()
+            self._first, self._weight = samples, 0.0
+        weight = samples / self._first  # 1 where all are alike: nothing overflows that would not
+        loss = loss * weight
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         self.waiting += 1
-        self.samples += samples
+        self._weight += weight
         return self.waiting >= self.window and self.flush()
 
     def flush(self) -> bool:
         """Make the step of what waits, a short last window; returns whether there was any."""
         if not self.waiting:
             return False
-        self._step()
-        self.optimizer.zero_grad()
-        self.waiting, self.samples = 0, 0.0
+        divided_step(self.optimizer, self._weight, getattr(self.scaler, "step", None))
+        if self.scaler is not None:
+            self.scaler.update()
+        self.drop()
         return True
 
-    def _step(self) -> None:
-        """The step by the sum of gradients over the number of samples."""
-        if isinstance(self.optimizer, Fused):
-            self.optimizer.step(divisor=self.samples)
-            return
-        grads = [
-            p.grad
-            for group in self.optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        if grads:
-            torch._foreach_div_(grads, self.samples)
-        self.optimizer.step()
+    def drop(self) -> None:
+        """Forget the gradients that wait."""
+        self.optimizer.zero_grad()
+        self.waiting = 0
 
     def __enter__(self) -> Accumulator:
         return self
@@ -267,27 +293,32 @@ class Accumulator:
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None:
             self.flush()
+        else:
+            self.drop()
 
 
-def accumulate(optimizer: torch.optim.Optimizer, k: int) -> Accumulator:
+def accumulate(optimizer: torch.optim.Optimizer, k: int, *, scaler: Any = None) -> Accumulator:
     """Make a step after every k micro-batches, as if they had been one batch.
 
     Each counts by the samples it held, so that the step is exact also where micro-batches differ in
-    size, and in a short last window.
+    size, and in a short last window. Gradients that stood there before a window are dropped.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Of schuss.torch, whose pass divides the gradients as well, or any other.
+        Of schuss.torch, whose pass divides the gradients as well, or any other whose step needs no
+        closure.
     k : int
         Micro-batches of a step; >= 1.
+    scaler : torch.amp.GradScaler, optional
+        Scales the losses, makes the steps, and is updated after each.
 
     Returns
     -------
     Accumulator
         ``backward(loss, samples)`` in place of ``loss.backward()``, ``optimizer.step()`` and
-        ``optimizer.zero_grad()``. At its end a ``with`` block makes the step of what is left;
-        ``flush()`` does so elsewhere.
+        ``optimizer.zero_grad()``. At its end a ``with`` block makes the step of what is left, or
+        drops it after an error; ``flush()`` and ``drop()`` do so elsewhere.
 
     Raises
     ------
@@ -309,4 +340,6 @@ def accumulate(optimizer: torch.optim.Optimizer, k: int) -> Accumulator:
     tensor(True)
     """
     check_optimizer(optimizer)
-    return Accumulator(optimizer, check_number("k", k, {">=": 1}, integer=True))
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise InvalidArgument("optimizer: has differentiable=True; expected False.")
+    return Accumulator(optimizer, check_number("k", k, {">=": 1}, integer=True), scaler)
