@@ -72,7 +72,9 @@ OPTIONAL |= {"skl2onnx", "threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml
 ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.estimators": "sklearn",
+    "schuss.sklearn.attributes": "sklearn",
     "schuss.sklearn.onnx": "sklearn",
+    "schuss.sklearn.outputs": "sklearn",
     "schuss.sklearn.options": "sklearn",
     "schuss.sklearn.surface": "sklearn",
     "schuss.sklearn.watching": "sklearn",

@@ -8,9 +8,7 @@ scikit-learn's loop, and the attribute ``backend_`` says so.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,27 +20,25 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.extmath import softmax
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from schuss.backends import Backend, Problem, choose
 from schuss.checks import check_callbacks
-from schuss.data.arrays import as_parameters
 from schuss.data.order import Order
 from schuss.data.sparse import as_rows, is_sparse
-from schuss.errors import DataError, InvalidArgument, InvalidType, MissingPackage
+from schuss.errors import InvalidArgument, InvalidType, MissingPackage
 from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
+from schuss.sklearn.attributes import keep, weights_of
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import (
     CONSTRAINTS,
-    check_departure,
     departs,
     is_multinomial,
     journal_of,
     loss_of,
     remember,
-    train_batches,
 )
+from schuss.sklearn.outputs import fit_outputs, outputs_of, train_classes, train_jointly
 from schuss.sklearn.surface import Surface, with_near_names
 from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
 
@@ -60,7 +56,7 @@ log = logging.getLogger("schuss")
 MAX_INT = np.iinfo(np.int32).max
 
 
-def engine_of(model: Any, X: Any, jointly: bool = False) -> Backend:
+def engine_of(model: Any, X: Any) -> Backend:
     """The backend that trains, also by its name in ``backend_``.
 
     Raises
@@ -68,9 +64,6 @@ def engine_of(model: Any, X: Any, jointly: bool = False) -> Backend:
     LeftOut
         If the kernels have no loop for what the model asks for.
     """
-    if jointly or departs(model):
-        check_departure(model)
-        return named(model, choose(model.backend, loss_of(model), model.threads))
     if model.penalty not in (None, "l2"):
         raise LeftOut(f"penalty={model.penalty!r}")
     if model.learning_rate in ("pa1", "pa2"):
@@ -82,11 +75,7 @@ def engine_of(model: Any, X: Any, jointly: bool = False) -> Backend:
     rate = schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha)(model.t_ - 1)
     if rate * model.alpha > 1:
         raise LeftOut(f"a learning rate above 1/alpha: {rate:.3g}")
-    return named(model, choose(model.backend, loss_of(model), model.threads))
-
-
-def named(model: Any, engine: Backend) -> Backend:
-    """The backend, after the model has its name."""
+    engine = choose(model.backend, loss_of(model), model.threads)
     model.backend_ = engine.name
     return engine
 
@@ -105,12 +94,6 @@ def leave_to_sklearn(model: Any, reason: LeftOut) -> None:
     log.info("%s: trained by scikit-learn's loop (%s)", type(model).__name__, reason)
     vars(model).pop("history_", None)
     model.backend_ = "scikit-learn"
-
-
-def weights_of(sample_weight: np.ndarray, per_row: Any = 1.0) -> np.ndarray | None:
-    """Weights of the rows; None where all are 1."""
-    weights = (sample_weight * per_row).astype(sample_weight.dtype)
-    return None if (weights == 1).all() else weights
 
 
 def theta_of(model: Any, name: str, row: int = 0) -> np.ndarray:
@@ -134,10 +117,6 @@ def train(
     row: int = 0,
 ) -> Outcome:
     """Train one weight vector, and the mean of its iterates in ``mean``, as the model says."""
-    if departs(model):
-        return train_batches(
-            model, engine, rows, y, weights, start, mean, max_iter, held_out, score, seed, row
-        )
     if weights is not None and score is None and model.tol is not None:
         raise LeftOut("weights, which the stopping criterion does not know")
     problem = Problem(
@@ -163,122 +142,6 @@ def train(
     average = None if mean is None else Average(int(model.average), mean)
     journal = journal_of(model, int((~held_out).sum()), row)
     return training.run(start.astype(y.dtype), int(model.t_) - 1, max_iter, journal, average)
-
-
-def keep(model: Any, made: Sequence[Outcome], means: Any) -> None:
-    """Make attributes of what was trained: one weight vector, or one for each class."""
-
-    def parts(thetas: Any) -> tuple[np.ndarray, np.ndarray]:
-        theta = np.stack(thetas).astype(made[0].theta.dtype)
-        coef, intercept = theta[:, :-1].copy(), theta[:, -1].copy()
-        return (coef if is_classifier(model) or len(made) > 1 else coef[0]), intercept
-
-    model.n_iter_ = max(one.epochs for one in made)
-    model.t_ += max(one.updates for one in made)
-    model.coef_, model.intercept_ = parts([one.theta for one in made])
-    if model.average:
-        model._standard_coef, model._standard_intercept = model.coef_, model.intercept_
-        model._average_coef, model._average_intercept = parts(means)
-        if model.average <= model.t_ - 1:
-            model.coef_, model.intercept_ = model._average_coef, model._average_intercept
-
-
-def train_jointly(
-    model: Any,
-    X: Any,
-    y: np.ndarray,
-    targets: np.ndarray,
-    per_row: Any = 1.0,
-    *,
-    sample_weight: np.ndarray,
-    max_iter: int,
-    classes: np.ndarray | None = None,
-    **_: Any,
-) -> None:
-    """Train all outputs together; the targets are one column for each, or numbers of classes."""
-    n_outputs = model.coef_.shape[0]
-    engine = engine_of(model, X, jointly=True)
-    rows = as_rows(X, X.dtype)
-    held_out = model._make_validation_split(y, sample_mask=sample_weight > 0)
-    score = model._make_validation_score_cb(held_out, X, y, sample_weight, classes=classes)
-    seed = check_random_state(model.random_state).randint(MAX_INT)
-
-    def thetas(name: str) -> np.ndarray:
-        return np.concatenate([theta_of(model, name, row) for row in range(n_outputs)])
-
-    start = thetas("_standard_{}" if model.average else "{}_")
-    mean = thetas("_average_{}").astype(np.float64) if model.average else None
-    made = train_batches(
-        model,
-        engine,
-        rows,
-        np.ascontiguousarray(targets, X.dtype),
-        weights_of(sample_weight, per_row),
-        start,
-        mean,
-        max_iter,
-        held_out,
-        score,
-        seed,
-    )
-    remember(model, [made])
-    parts = made.theta.reshape(n_outputs, -1)
-    means = [None] * n_outputs if mean is None else mean.reshape(n_outputs, -1)
-    keep(model, [dataclasses.replace(made, theta=part) for part in parts], means)
-
-
-def outputs_of(y: Any) -> int:
-    """Columns of the targets."""
-    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
-    return int(shape[1]) if len(shape) == 2 else 1
-
-
-def fit_outputs(
-    model: Any,
-    X: Any,
-    y: Any,
-    alpha: float,
-    loss: str,
-    learning_rate: str,
-    max_iter: int,
-    sample_weight: Any,
-    coef_init: Any,
-    intercept_init: Any,
-) -> Any:
-    """What scikit-learn's ``_partial_fit`` does for one output, for several."""
-    first = getattr(model, "coef_", None) is None
-    dtypes = [np.float64, np.float32]
-    checks = {"accept_sparse": "csr", "dtype": dtypes, "order": "C", "reset": first}
-    X, y = validate_data(model, X, y, multi_output=True, y_numeric=True, **checks)
-    sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-    shape = (y.shape[1] if y.ndim == 2 else 1, X.shape[1])
-    if first or coef_init is not None:
-        allocate(model, shape, X.dtype, coef_init, intercept_init)
-    if model.coef_.shape != shape:
-        raise DataError(
-            f"y: has {shape[0]} columns and the model coefficients of shape {model.coef_.shape}."
-        )
-    model.t_ = getattr(model, "t_", 1.0)
-    X, y, sample_weight = in_dtype(model, X, y, sample_weight)
-    train_jointly(model, X, y, y, sample_weight=sample_weight, max_iter=max_iter)
-    return model
-
-
-def allocate(
-    model: Any, shape: tuple[int, int], dtype: Any, coef_init: Any, intercept_init: Any
-) -> None:
-    """Where the weights of several outputs start, and their means."""
-
-    def given(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-        if value is None:
-            return np.zeros(shape, dtype)
-        return as_parameters(value, shape, name, "(n_outputs, ...)", dtype)
-
-    model.coef_ = given(coef_init, shape, "coef_init")
-    model.intercept_ = given(intercept_init, shape[:1], "intercept_init")
-    if model.average:
-        model._standard_coef, model._standard_intercept = model.coef_, model.intercept_
-        model._average_coef, model._average_intercept = np.zeros(shape), np.zeros(shape[0])
 
 
 class SGDRegressor(Surface, linear_model.SGDRegressor):
@@ -447,6 +310,9 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         if not hasattr(self, "t_"):
             self.t_ = 1.0
         X, y, sample_weight = in_dtype(self, X, y, sample_weight)
+        if departs(self):
+            train_jointly(self, X, y, y, sample_weight=sample_weight, max_iter=max_iter)
+            return
         try:
             self._train(engine_of(self, X), X, y, sample_weight, max_iter)
         except LeftOut as reason:
@@ -634,6 +500,9 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
 
     def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
         X, given["sample_weight"] = in_dtype(self, X, given["sample_weight"])
+        if departs(self):
+            train_classes(self, X, y, **given)
+            return
         try:
             engine = engine_of(self, X)
             rows = as_rows(X, X.dtype)
@@ -646,10 +515,8 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
 
     def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
         X, given["sample_weight"] = in_dtype(self, X, given["sample_weight"])
-        if is_multinomial(self):
-            numbers = np.searchsorted(self.classes_, y)
-            per_row = self._expanded_class_weight[numbers]
-            train_jointly(self, X, y, numbers, per_row, classes=self.classes_, **given)
+        if departs(self):
+            train_classes(self, X, y, **given)
             return
         try:
             self._train_classes(engine_of(self, X), X, y, **given)
