@@ -56,6 +56,7 @@ PLAIN_FLAGS = ["-O2"]
 PLAIN_SOURCES = [
     "bindings.cpp",
     "bindings_ceilings.cpp",
+    "bindings_classic.cpp",
     "bindings_optimizers.cpp",
     "bindings_outputs.cpp",
     "bindings_sparse.cpp",

@@ -297,3 +297,62 @@ def descend_outputs(
         run.average += (w - run.average) / (t + 1)
     run.theta = w
     return run
+
+
+# ---- the classic step ----------------------------------------------------------------------
+
+
+def descend_classic(
+    X: np.ndarray,
+    y: np.ndarray,
+    loss: Callable[[float, float], tuple[float, float]],
+    rows: Sequence[int],
+    learning_rates: Sequence[float],
+    theta: np.ndarray,
+    *,
+    touched: np.ndarray | None = None,
+    l2: float = 0.0,
+    l1: float = 0.0,
+    weight: np.ndarray | None = None,
+    intercept: bool = True,
+    intercept_decay: float = 1.0,
+    drift: float = 0.0,
+    passive: int = 0,
+    aggressiveness: float = 1.0,
+) -> Run:
+    """scikit-learn's loop for one weight vector; ``touched`` says which entries a row stores."""
+    d, w = X.shape[1], theta.astype(float)
+    owed, paid, averaged = 0.0, np.zeros(d), 0
+    run = Run(w, np.zeros(d + 1), 0.0, 0.0, 0.0)
+    for i, lr in zip(rows, learning_rates, strict=True):
+        margin = X[i] @ w[:d] + w[d]
+        value, slope = loss(margin, y[i])
+        jump = loss(margin + 1e-5, y[i])[1] - loss(margin - 1e-5, y[i])[1]
+        run.kink = max(run.kink, abs(jump))
+        run.loss += value + drift * w[d]
+        length, norm = lr, sum(X[i] ** 2)
+        if passive == 1:
+            if norm == 0:
+                continue
+            length = min(aggressiveness, value / norm)
+        elif passive == 2:
+            length = value / (norm + 1 / (2 * aggressiveness))
+        slope = max(-1e12, min(1e12, slope))
+        change = -length * slope * (1.0 if weight is None else weight[i])
+        w[:d] *= max(0.0, 1 - lr * l2)
+        w[:d] += change * X[i]
+        if intercept:
+            w[d] += intercept_decay * (change - lr * drift)
+        owed += lr * l1
+        for j in range(d):
+            if l1 and (touched is None or touched[i, j]):
+                before = w[j]
+                if before > 0:
+                    w[j] = max(0.0, before - (owed + paid[j]))
+                elif before < 0:
+                    w[j] = min(0.0, before + (owed - paid[j]))
+                paid[j] += w[j] - before
+        averaged += 1
+        run.average += (w - run.average) / averaged
+    run.theta = w
+    return run

@@ -24,6 +24,9 @@ void add_output_verbs(py::module_& m);
 // The verbs for sparse rows: bindings_sparse.cpp.
 void add_sparse_verbs(py::module_& m);
 
+// The verb of the classic step: bindings_classic.cpp.
+void add_classic_verbs(py::module_& m);
+
 // The optimizers' loops: bindings_optimizers.cpp.
 void add_optimizers(py::module_& m);
 

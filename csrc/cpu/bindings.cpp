@@ -426,6 +426,7 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
   add_vector_verbs<double>(m, "float64");
   add_output_verbs(m);
   add_sparse_verbs(m);
+  add_classic_verbs(m);
   add_optimizers(m);
   add_tensors(m);
   m.def("permute_int32", permute<int32_t>);

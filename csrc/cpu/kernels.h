@@ -987,7 +987,8 @@ constexpr VectorKernels<T> over_vectors() {
 
 constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* single,
                                   const OutputKernels<double>* wide, const SparseSet* sparse,
-                                  const Ceilings* ceilings, const OptimizerKernels* optimizers) {
+                                  const ClassicSet* classic, const Ceilings* ceilings,
+                                  const OptimizerKernels* optimizers) {
   return {name,
           over_vectors<float>(),
           over_vectors<double>(),
@@ -1002,6 +1003,7 @@ constexpr InstructionSet make_set(const char* name, const OutputKernels<float>* 
           single,
           wide,
           sparse,
+          classic,
           ceilings,
           optimizers};
 }

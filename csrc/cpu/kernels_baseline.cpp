@@ -1,6 +1,7 @@
 // The kernels for every machine.
 #define SCHUSS_ISA baseline
 #include "ceilings.h"
+#include "classic.h"
 #include "kernels.h"
 #include "outputs.h"
 #include "sparse.h"
@@ -14,6 +15,6 @@ constexpr const char* baseline_name = "baseline";
 #endif
 extern constexpr InstructionSet kernels =
     make_set(baseline_name, &outputs::single_table, &outputs::wide_table, &sparse::tables,
-             &ceilings_table, &optimizer_kernels);
+             &classic::tables, &ceilings_table, &optimizer_kernels);
 }  // namespace baseline
 }  // namespace schuss

@@ -161,6 +161,7 @@ struct RowKernels {
 template <class T>
 struct OutputKernels;     // outputs_problem.h
 struct SparseSet;         // sparse_problem.h
+struct ClassicSet;        // classic_problem.h
 struct OptimizerKernels;  // optimizers_problem.h
 
 // Buffers of as many blocks each, mixed by one pattern of `size` places that stands twice in a row.
@@ -196,6 +197,7 @@ struct InstructionSet {
   const OutputKernels<float>* single_outputs;
   const OutputKernels<double>* wide_outputs;
   const SparseSet* sparse;
+  const ClassicSet* classic;
   const Ceilings* ceilings;
   const OptimizerKernels* optimizers;
 };

@@ -10,7 +10,7 @@ import numpy as np
 from schuss.formulas.losses import LOSSES, VECTOR_LOSSES
 from schuss.formulas.rules import FORMULAS as RULES
 
-__all__ = ["Data", "Formulas", "Parameters", "SparseData", "Updates", "Visit"]
+__all__ = ["Classic", "Data", "Formulas", "Parameters", "SparseData", "Updates", "Visit", "Walk"]
 
 
 class Formulas(NamedTuple):
@@ -108,3 +108,28 @@ class Parameters(NamedTuple):
     slots: np.ndarray
     average: np.ndarray
     averaged: Any
+
+
+class Classic(NamedTuple):
+    """What a classic step is made of; ``rates`` has one per step, or one for all."""
+
+    rates: np.ndarray
+    l2: float
+    l1: float
+    intercept_decay: float
+    drift: float
+    passive: int
+    aggressiveness: float
+
+
+class Walk(NamedTuple):
+    """The weight vectors of classic steps, as in ``ClassicState``, and where their losses go."""
+
+    theta: np.ndarray
+    own: np.ndarray
+    active: np.ndarray
+    factor: np.ndarray
+    owed: np.ndarray
+    paid: np.ndarray
+    average: np.ndarray
+    loss: np.ndarray

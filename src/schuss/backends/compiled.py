@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from schuss.backends.arguments import Classic, Walk
+from schuss.backends.classic import ClassicState, ClassicStep
 from schuss.backends.protocol import (
     TILE_ROWS,
     Problem,
@@ -85,7 +87,8 @@ class KernelSet(Protocol):
     """The functions a compiled kernel set offers; see ``native.py`` and ``jit.py``.
 
     ``outputs`` offers those that loop over rows for problems of several outputs, ``sparse`` those
-    for sparse rows. ``threaded`` says whether several threads may share a step.
+    for sparse rows, ``classic`` the classic step. ``threaded`` says whether several threads may
+    share a step.
     """
 
     threaded: bool
@@ -95,6 +98,9 @@ class KernelSet(Protocol):
 
     @property
     def sparse(self) -> KernelSet: ...
+
+    @property
+    def classic(self) -> ClassicKernels: ...
 
     def descend_samples(
         self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
@@ -164,6 +170,19 @@ class KernelSet(Protocol):
         start: int,
         out: np.ndarray,
     ) -> None: ...
+
+
+class ClassicKernels(Protocol):
+    """The classic step; returns how many iterates the mean holds then."""
+
+    def descend(
+        self,
+        objective: Objective,
+        rows: Rows,
+        classic: Classic,
+        walk: Walk,
+        averaged: int,
+    ) -> int: ...
 
 
 class CompiledBackend:
@@ -256,6 +275,35 @@ class CompiledBackend:
             state.step += 1
             total_loss += loss
         return total_loss, norm
+
+    def descend_classic(
+        self, problem: Problem, step: ClassicStep, state: ClassicState, segment: Segment
+    ) -> np.ndarray:
+        """Run the segment's classic steps on every active output of ``state``."""
+        penalty, losses = problem.penalty, np.zeros(state.theta.shape[0])
+        classic = Classic(
+            np.ascontiguousarray(segment.learning_rate),
+            penalty.l2,
+            penalty.l1,
+            step.intercept_decay,
+            step.drift,
+            step.passive,
+            step.aggressiveness,
+        )
+        walk = Walk(
+            state.theta,
+            state.theta[:0, 0].copy() if state.own is None else state.own,
+            state.active,
+            state.factor,
+            state.owed,
+            state.paid,
+            np.empty((state.theta.shape[0], 0)) if state.average is None else state.average,
+            losses,
+        )
+        state.averaged = self.kernels.classic.descend(
+            Objective(problem), segment.rows, classic, walk, state.averaged
+        )
+        return losses
 
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         """Summed weighted loss and gradient of the rows."""

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from schuss.backends.arguments import (
+    Classic,
     Data,
     Formulas,
     Parameters,
     SparseData,
     Updates,
     Visit,
+    Walk,
 )
 from schuss.backends.compiled import Memory, Objective, Steps
 from schuss.backends.protocol import TILE_ROWS, Rows
@@ -47,15 +49,29 @@ def _bits(X: np.ndarray) -> np.ndarray:
     return X.view(np.int16 if X.dtype == np.float16 else np.uint16)
 
 
+# The file that a file of kernels goes on from.
+BEFORE = {
+    "kernels_outputs.py": "kernels.py",
+    "kernels_sparse.py": "kernels.py",
+    "kernels_classic.py": "kernels_sparse.py",
+}
+
+
+def _chain(file_name: str) -> list[str]:
+    """The file, and those before it."""
+    before = BEFORE.get(file_name)
+    return [file_name] if before is None else [*_chain(before), file_name]
+
+
 @cache
 def _load(formulas: Formulas, file_name: str = "kernels.py") -> ModuleType:
-    """Execute ``kernels.py``, or the file that goes on from it, for these formulas.
+    """Execute ``kernels.py``, or a file that goes on from it, for these formulas.
 
-    It becomes a module of its own; one that goes on finds the first as ``KERNELS``.
+    It becomes a module of its own; one that goes on finds the one before it as ``KERNELS``.
     """
-    first = Path(__file__).with_name("kernels.py")
-    source = first.with_name(file_name)
-    files = [first, source, Path(penalties.__file__), Path(bijection.__file__)]
+    source = Path(__file__).with_name(file_name)
+    files = [source.with_name(name) for name in _chain(file_name)]
+    files += [Path(penalties.__file__), Path(bijection.__file__)]
     parts = [file.read_text(encoding="utf-8") for file in files]
     functions = (*formulas.values, *formulas.slopes, *formulas.rules, *formulas.vectors)
     parts += [source_of(f) for f in functions]
@@ -67,8 +83,8 @@ def _load(formulas: Formulas, file_name: str = "kernels.py") -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__["FORMULAS"] = formulas._replace(digest=digest)
-    if source != first:
-        module.__dict__["KERNELS"] = _load(formulas)
+    if file_name in BEFORE:
+        module.__dict__["KERNELS"] = _load(formulas, BEFORE[file_name])
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
@@ -113,16 +129,20 @@ class JitKernels:
         The same for problems of several outputs.
     sparse : JitSparseKernels
         The same for sparse rows.
+    classic : JitClassicKernels
+        The classic step.
     """
 
     outputs: JitOutputKernels
     sparse: JitSparseKernels
+    classic: JitClassicKernels
     file_name = "kernels.py"
     threaded = False
 
     def __init__(self) -> None:
         if type(self) is JitKernels:
             self.outputs, self.sparse = JitOutputKernels(), JitSparseKernels()
+            self.classic = JitClassicKernels()
 
     def supports(self, loss: Loss) -> str | None:
         """None: Numba compiles any loss."""
@@ -339,3 +359,24 @@ class JitSparseKernels(JitKernels):
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
         matrix = (_read_only(array) for array in (X.data, X.indices, X.indptr))
         self._kernels()[0].margin(*matrix, self._visit(rows), _read_only(theta), out)
+
+
+class JitClassicKernels(JitKernels):
+    """The classic step of ``kernels_classic.py``."""
+
+    file_name = "kernels_classic.py"
+
+    def descend(
+        self, objective: Objective, rows: Rows, classic: Classic, walk: Walk, averaged: int
+    ) -> int:
+        kernels, number = self._kernels(objective.loss)
+        given = walk._replace(
+            own=_read_only(walk.own),
+            active=_read_only(walk.active),
+            factor=_read_only(walk.factor),
+        )
+        step = classic._replace(rates=_read_only(classic.rates))
+        dense = isinstance(objective.X, np.ndarray)
+        data = (JitKernels if dense else JitSparseKernels)._data(objective, number)
+        verb = kernels.descend if dense else kernels.descend_sparse
+        return int(verb(data, self._visit(rows), step, given, averaged))

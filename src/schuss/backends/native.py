@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from schuss import _native
+from schuss.backends.arguments import Classic, Walk
 from schuss.backends.compiled import Memory, Objective, Steps
 from schuss.backends.protocol import Rows
 from schuss.formulas.losses import Loss
@@ -25,15 +26,19 @@ class NativeKernels:
         The same for problems of several outputs.
     sparse : NativeSparseKernels
         The same for sparse rows.
+    classic : NativeClassicKernels
+        The classic step.
     """
 
     threaded = True
     outputs: NativeOutputKernels
     sparse: NativeSparseKernels
+    classic: NativeClassicKernels
 
     def __init__(self) -> None:
         if type(self) is NativeKernels:
             self.outputs, self.sparse = NativeOutputKernels(), NativeSparseKernels()
+            self.classic = NativeClassicKernels(self)
         names = [*_native.losses(), *_native.vector_losses()]
         self._losses = {name: k for k, name in enumerate(names)}
         self._rules = {name: k for k, name in enumerate(_native.rules())}
@@ -243,3 +248,22 @@ class NativeSparseKernels(NativeKernels):
 
     def margin(self, X: Any, rows: Rows, theta: np.ndarray, out: np.ndarray) -> None:
         self._verb("margin", X.dtype)(self._matrix(X), rows, theta, out)
+
+
+class NativeClassicKernels:
+    """The classic step on the rows that a kernel set packs."""
+
+    def __init__(self, kernels: NativeKernels) -> None:
+        self.kernels = kernels
+
+    def descend(
+        self, objective: Objective, rows: Rows, classic: Classic, walk: Walk, averaged: int
+    ) -> int:
+        dense = isinstance(objective.X, np.ndarray)
+        packing = self.kernels if dense else self.kernels.sparse
+        name = "classic_descend" if dense else "classic_sparse_descend"
+        state = _native.Walk(*walk, averaged)
+        step = _native.Classic(*classic)
+        verb = getattr(_native, f"{name}_{walk.theta.dtype.name}")
+        verb(packing._data(objective), rows, step, state)
+        return int(state.averaged)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from schuss.backends.classic import ClassicState, ClassicStep
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
@@ -211,6 +212,14 @@ class Backend(Protocol):
 
         Returns the summed weighted loss of its rows, each at the parameters before its step, and
         the norm of the last step's gradient, before clipping.
+        """
+
+    def descend_classic(
+        self, problem: Problem, step: ClassicStep, state: ClassicState, segment: Segment
+    ) -> np.ndarray:
+        """Run the segment's steps, one for each row, on every active output of ``state``.
+
+        Returns each output's summed loss, without weights, at the parameters before the steps.
         """
 
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from schuss.backends import reference_classic
+from schuss.backends.classic import ClassicState, ClassicStep
 from schuss.backends.protocol import Problem, Rows, Segment, State
 from schuss.formulas import bijection
 from schuss.formulas.losses import Loss
@@ -38,6 +40,13 @@ class ReferenceBackend:
                 norm = update(problem, state, gradient / batch.size, lr)
             total += loss
         return total, norm
+
+    def descend_classic(
+        self, problem: Problem, step: ClassicStep, state: ClassicState, segment: Segment
+    ) -> np.ndarray:
+        with quiet():
+            rows = indices(segment.rows)
+            return reference_classic.descend(problem, step, state, segment, rows)
 
     def gradient(self, problem: Problem, theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
         with quiet():
