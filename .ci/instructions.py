@@ -8,6 +8,7 @@ another one, nothing is compared, and the output says so. valgrind runs no AVX-5
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -27,6 +28,7 @@ import schuss.losses
 import schuss.rules
 from schuss import _native
 from schuss.backends import Problem, Segment, State, choose
+from schuss.backends.classic import ClassicState, ClassicStep
 from schuss.data.sparse import CSR
 from schuss.formulas import bijection
 from schuss.formulas.penalties import Penalty
@@ -79,6 +81,17 @@ def cases() -> Iterator[tuple[str, int, Callable[[], object]]]:
         problem, state = data
         return lambda: native.gradient(problem, state.theta, in_order)
 
+    def classic(data: tuple[Problem, State], penalty: Penalty, classes: int):
+        problem, state = data
+        dtype = state.theta.dtype
+        own = np.ones(classes, dtype) if classes > 1 else None
+        y = (np.arange(ROWS) % classes).astype(dtype) if classes > 1 else problem.y
+        problem = dataclasses.replace(problem, y=y, penalty=penalty)
+        theta = np.zeros((classes, state.theta.size), dtype)
+        walk = ClassicState.start(theta, own, soft=penalty.l1 > 0)
+        segment = Segment(shuffled, rate, 1)
+        return lambda: native.descend_classic(problem, ClassicStep(), walk, segment)
+
     def permute(n: int, count: int):
         keys = bijection.round_keys(0)
         return lambda: native.permute(n, keys, 0, count)
@@ -102,6 +115,16 @@ def cases() -> Iterator[tuple[str, int, Callable[[], object]]]:
                 what = f"{dtype} {index} 80 nonzeros{name} {how}"
                 yield what, ROWS, descend(data, batch_size, shuffled)
         yield f"{dtype} {index} 80 nonzeros gradient", ROWS, gradient(data)
+    for what, penalty, classes in (
+        ("l1", Penalty(0, 1e-3), 1),
+        ("10 classes", Penalty(1e-3, 0), 10),
+        ("10 classes, l1", Penalty(0, 1e-3), 10),
+    ):
+        for dtype in ("float32", "float64"):
+            data = dense(dtype, 100, "squared_error")
+            yield f"{dtype} d=100 classic {what}", ROWS, classic(data, penalty, classes)
+        data = sparse("float32", "int32", 80, Penalty())
+        yield f"float32 80 nonzeros classic {what}", ROWS, classic(data, penalty, classes)
     yield "permute 10 million", 1 << 16, permute(10**7, 1 << 16)
     yield "permute 10 billion", 1 << 16, permute(10**10, 1 << 16)
 

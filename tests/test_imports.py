@@ -66,18 +66,22 @@ TRAIN = FLOOR["train"]
 
 # An optional package is imported inside functions alone, so that nothing needs it to be there.
 OPTIONAL = {"cupy", "sklearn", "torch", "mpi4py", "pyarrow", "matplotlib", "pandas", "scipy"}
-OPTIONAL |= {"skl2onnx", "threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml"}
+OPTIONAL |= {"joblib", "skl2onnx", "threadpoolctl", "plotly", "jax", "vowpalwabbit", "cuml"}
 # The plugin is loaded by pytest, so pytest is there.
 # The faces are imported by themselves, by those who have the library.
 ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
-    "schuss.sklearn.estimators": "sklearn",
     "schuss.sklearn.attributes": "sklearn",
+    "schuss.sklearn.conversion": "sklearn",
+    "schuss.sklearn.estimators": "sklearn",
+    "schuss.sklearn.rowwise": "sklearn",
     "schuss.sklearn.onnx": "sklearn",
     "schuss.sklearn.outputs": "sklearn",
     "schuss.sklearn.options": "sklearn",
     "schuss.sklearn.surface": "sklearn",
     "schuss.sklearn.watching": "sklearn",
+    "schuss.sklearn.oneclass": "sklearn",
+    "schuss.sklearn.parts": "sklearn",
     "schuss.torch.loading": "torch",
     "schuss.torch.optimizers": "torch",
     "schuss.torch.tensors": "torch",

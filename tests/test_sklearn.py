@@ -161,24 +161,6 @@ def test_early_stopping_scores_the_weights_of_the_model():
     assert a.t_ == 1 + 160 * a.n_iter_ and b.t_ == 1 + 144 * b.n_iter_
 
 
-LEFT = [
-    ("SGDRegressor", {"penalty": "l1"}, None),
-    ("SGDRegressor", {"penalty": "elasticnet"}, None),
-    ("SGDClassifier", {"learning_rate": "pa1"}, None),
-    ("SGDClassifier", {"learning_rate": "constant", "eta0": 2.0, "alpha": 0.7}, None),
-    ("SGDRegressor", {}, RNG.uniform(size=160)),
-]
-
-
-@pytest.mark.parametrize(("name", "changes", "weight"), LEFT)
-def test_what_is_left_to_scikit_learn(name, changes, weight):
-    a, b = both(name, sample_weight=weight, **changes)
-    assert b.backend_ == "scikit-learn"
-    np.testing.assert_array_equal(b.coef_, a.coef_)
-    with pytest.raises(ValueError, match="backend='reference' does not train"):
-        both(name, sample_weight=weight, backend="reference", **changes)
-
-
 def test_overflow_is_told_as_by_scikit_learn():
     big = X * 1e150
     for room in (theirs, ours):
@@ -237,11 +219,11 @@ def test_fitted_models_become_each_other(name):
             convert(model)
 
 
-def test_left_to_scikit_learn_from_the_start():
-    """An overflow after some epochs of early stopping leaves nothing behind."""
+def test_slopes_are_cut_off_as_in_scikit_learn():
+    """What would overflow begins anew, and goes astray as far as theirs: digits are chaos there."""
     a, b = both("SGDRegressor", X * 30, early_stopping=True, learning_rate="constant", eta0=1e-3)
-    assert b.backend_ == "scikit-learn"
-    np.testing.assert_array_equal(b.coef_, a.coef_)
+    assert b.n_iter_ == a.n_iter_
+    assert 0.2 < np.abs(b.coef_).max() / np.abs(a.coef_).max() < 5
 
 
 def test_without_scikit_learn():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +65,10 @@ def test_the_training_loss_is_the_mean_over_the_rows():
 def test_the_history_of_classes_is_their_mean():
     model = ours.SGDClassifier("log_loss", random_state=0, n_iter_no_change=1).fit(X, CLASSES)
     alone = [
-        ours.SGDClassifier("log_loss", random_state=int(seed), n_iter_no_change=1)
+        ours.SGDClassifier("log_loss", random_state=0, n_iter_no_change=1)
         .fit(X, k == CLASSES)
         .history_
-        for k, seed in enumerate(np.random.RandomState(0).randint(np.iinfo(np.int32).max, size=3))
+        for k in range(3)
     ]
     assert len(model.history_) == max(map(len, alone))
     first = np.mean([one.train_loss[0] for one in alone])
@@ -120,7 +121,7 @@ def test_callbacks_see_each_epoch_and_stop_it(model, y):
 
     model = clone(model).set_params(callbacks=watch).fit(X, y)
     apart = isinstance(model, ours.SGDClassifier) and model.coef_.shape[0] > len(seen[0].coef)
-    assert model.n_iter_ == 3 and seen[2].epoch == 3
+    assert model.n_iter_ == 3 and max(moment.epoch for moment in seen) == 3
     assert len(seen) == (9 if y is CLASSES and seen[0].coef.ndim == 1 else 3), apart
     last = seen[-1]
     assert isinstance(last, schuss.plan.Moment) and last.updates == model.t_ - 1
@@ -196,6 +197,9 @@ def test_the_callbacks_that_scikit_learn_brings():
     pipeline = make_pipeline(StandardScaler(), ours.SGDRegressor(max_iter=3, tol=None))
     before = threading.active_count()
     pipeline.set_callbacks(callback.ProgressBar(max_propagation_depth=None)).fit(X, SCORES)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before + 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() <= before + 1
 
 
@@ -418,6 +422,7 @@ def test_each_difference_on_the_page_names_a_test():
     page = Path(__file__).parents[1] / "docs" / "sklearn.rst"
     text = page.read_text(encoding="utf-8")
     listed = text.split("Where results differ\n")[1].split("\n\n", 2)[2]
+    listed = listed.split("\n\nscikit-learn's own tests\n")[0]
     entries = re.split(r"^(?=\S)", listed, flags=re.M)[1:]
     sources = "".join(p.read_text(encoding="utf-8") for p in page.parents[1].glob("tests/test_sk*"))
     for entry in entries:

@@ -27,19 +27,20 @@ struct Classic {
 };
 
 struct Walk {
-  py::array theta, own, active, factor, owed, paid, average, loss;
+  py::array coef, intercept, own, active, factor, owed, paid, average, loss;
   int64_t averaged;
 
   template <class T>
   ClassicState<T> view_as(int64_t d) {
-    const int64_t outputs = theta.size() / (d + 1);
+    const int64_t outputs = intercept.size();
     const int64_t* trained = view<int64_t>(active, active.size(), "active");
     for (int64_t a = 0; a < active.size(); ++a)
       if (trained[a] < 0 || trained[a] >= outputs)
         throw std::out_of_range("active: no such output");
     const T* weights = optional_view<T>(own, outputs, "own");
     if (!weights && outputs != 1) throw std::invalid_argument("own: expected one for each output");
-    return {target<T>(theta, outputs * (d + 1), "theta"),
+    return {target<T>(coef, outputs * d, "coef"),
+            target<double>(intercept, outputs, "intercept"),
             outputs,
             weights,
             trained,
@@ -53,25 +54,49 @@ struct Walk {
   }
 };
 
+// The memory, each part at a cache line's begin.
 template <class T>
 struct Workspace {
-  std::vector<T> rows;
-  std::vector<double> scales, sums;
-  int64_t outputs;
+  int64_t outputs, width, line;
+  std::vector<T> numbers;
+  std::vector<double> doubles;
+  int64_t weights, paid, aux;  // how many
 
-  explicit Workspace(int64_t count) : rows(size_t(4 * count)), outputs(count) {}
-
-  // What sparse rows take beside that.
-  void put_off(int64_t d, bool averaged) {
-    scales.resize(size_t(2 * outputs));
-    if (averaged) sums.resize(size_t(2 * outputs * d));
+  explicit Workspace(const ClassicState<T>& state, int64_t d, bool sparse)
+      : outputs(state.outputs) {
+    const ClassicSet& set = *chosen->classic;
+    const int64_t lanes = sizeof(T) == 4 ? set.single_lanes : set.wide_lanes;
+    width = outputs == 1 ? 1 : (outputs + lanes - 1) / lanes * lanes;
+    line = (width + 15) / 16 * 16;
+    weights = sparse ? d * width * (state.paid ? 2 : 1) : outputs * padded(d);
+    paid = !sparse && state.paid ? outputs * padded(d) : 0;
+    aux = sparse && state.average ? d * width : 0;
+    numbers.resize(size_t(9 * line + weights + paid + 16));
+    doubles.resize(size_t(4 * line + aux));
   }
 
   ClassicScratch<T> scratch() {
-    T* row = rows.data();
-    return {
-        row,           row + outputs,           row + 2 * outputs, row + 3 * outputs,
-        scales.data(), scales.data() + outputs, sums.data(),       sums.data() + sums.size() / 2};
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(numbers.data()) + 63) & ~uintptr_t(63);
+    T* n = reinterpret_cast<T*>(begin);
+    double* x = doubles.data();
+    T* w = n + 9 * line;
+    return {width,
+            n,
+            n + line,
+            n + 2 * line,
+            n + 3 * line,
+            n + 4 * line,
+            n + 5 * line,
+            n + 6 * line,
+            n + 7 * line,
+            n + 8 * line,
+            x,
+            x + line,
+            x + 2 * line,
+            x + 3 * line,
+            w,
+            w + weights,
+            x + 4 * line};
   }
 };
 
@@ -111,7 +136,7 @@ template <class T>
 void descend_dense(const Data& data, const py::object& rows, const Classic& classic, Walk& walk) {
   const auto problem = data.view_as<T>();
   auto state = walk.view_as<T>(problem.d);
-  Workspace<T> workspace(state.outputs);
+  Workspace<T> workspace(state, problem.d, false);
   ClassicDescend<Problem<T>, T> kernel;
   if constexpr (sizeof(T) == 4)
     kernel = chosen->classic->single;
@@ -127,8 +152,7 @@ void descend_sparse(const SparseData& data, const py::object& rows, const Classi
     using I = decltype(index);
     const auto problem = data.view_as<T, I>();
     auto state = walk.view_as<T>(problem.d);
-    Workspace<T> workspace(state.outputs);
-    workspace.put_off(problem.d, state.average != nullptr);
+    Workspace<T> workspace(state, problem.d, true);
     descend(kernel_for<T, I>(), weigh_of<T>(data.loss), problem, rows, classic, walk, workspace,
             state);
   });
@@ -141,7 +165,7 @@ void add_classic_verbs(py::module_& m) {
       .def(py::init<py::array, double, double, double, double, int, double>());
   py::class_<Walk>(m, "Walk")
       .def(py::init<py::array, py::array, py::array, py::array, py::array, py::array, py::array,
-                    py::array, int64_t>())
+                    py::array, py::array, int64_t>())
       .def_readonly("averaged", &Walk::averaged);
   m.def("classic_descend_float32", descend_dense<float>);
   m.def("classic_descend_float64", descend_dense<double>);

@@ -125,7 +125,8 @@ class Classic(NamedTuple):
 class Walk(NamedTuple):
     """The weight vectors of classic steps, as in ``ClassicState``, and where their losses go."""
 
-    theta: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
     own: np.ndarray
     active: np.ndarray
     factor: np.ndarray

@@ -52,8 +52,9 @@ class ClassicState:
 
     Attributes
     ----------
-    theta : ndarray of X's dtype, shape (n_outputs, n_features + 1)
-        Coefficients of each output, then its intercept.
+    coef : ndarray of X's dtype, shape (n_outputs, n_features)
+    intercept : ndarray of float64, shape (n_outputs,)
+        Added up in float64: where its steps are short, float32 would lose them.
     own : ndarray of X's dtype, shape (n_outputs,), or None
         Where y holds classes: the weight of a class's rows in their own output, where their label
         is +1; it is -1 in the others. None: y holds the labels of one output.
@@ -65,13 +66,14 @@ class ClassicState:
         L1 amounts of all steps so far.
     paid : ndarray of X's dtype, shape (n_outputs, n_features), or (n_outputs, 0) without L1
         What of them each weight has had, as the change that it was.
-    average : ndarray of float64 in theta's shape, or None
-        Mean of the iterates.
+    average : ndarray of float64, shape (n_outputs, n_features + 1), or None
+        Mean of the iterates, the intercept last.
     averaged : int
         How many it holds.
     """
 
-    theta: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
     own: np.ndarray | None
     active: np.ndarray
     factor: np.ndarray
@@ -90,13 +92,15 @@ class ClassicState:
     ) -> ClassicState:
         """State before the first step, with all outputs active; arrays are copied.
 
-        ``soft`` says whether there is an L1 penalty.
+        ``theta`` is (n_outputs, n_features + 1), the intercept last. ``soft`` says whether there is
+        an L1 penalty.
         """
         outputs, width = theta.shape
         paid = np.zeros((outputs, (width - 1) * soft), theta.dtype)
         mean = None if average is None else average.copy()
         return cls(
-            theta.copy(),
+            theta[:, :-1].copy(),
+            theta[:, -1].astype(np.float64),
             own,
             np.arange(outputs),
             np.ones(outputs),
@@ -104,3 +108,7 @@ class ClassicState:
             paid,
             mean,
         )
+
+    def theta(self, k: int) -> np.ndarray:
+        """Coefficients and intercept of one output, in the coefficients' dtype."""
+        return np.append(self.coef[k], self.coef.dtype.type(self.intercept[k]))

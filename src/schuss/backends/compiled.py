@@ -280,7 +280,7 @@ class CompiledBackend:
         self, problem: Problem, step: ClassicStep, state: ClassicState, segment: Segment
     ) -> np.ndarray:
         """Run the segment's classic steps on every active output of ``state``."""
-        penalty, losses = problem.penalty, np.zeros(state.theta.shape[0])
+        penalty, losses = problem.penalty, np.zeros(state.coef.shape[0])
         classic = Classic(
             np.ascontiguousarray(segment.learning_rate),
             penalty.l2,
@@ -291,13 +291,14 @@ class CompiledBackend:
             step.aggressiveness,
         )
         walk = Walk(
-            state.theta,
-            state.theta[:0, 0].copy() if state.own is None else state.own,
+            state.coef,
+            state.intercept,
+            np.empty(0, state.coef.dtype) if state.own is None else state.own,
             state.active,
             state.factor,
             state.owed,
             state.paid,
-            np.empty((state.theta.shape[0], 0)) if state.average is None else state.average,
+            np.empty((state.coef.shape[0], 0)) if state.average is None else state.average,
             losses,
         )
         state.averaged = self.kernels.classic.descend(

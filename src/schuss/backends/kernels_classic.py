@@ -38,16 +38,16 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
 
 @njit(**FAST, forceinline=True)
 def pay(w, owed, paid):  # type: ignore[no-untyped-def]
-    """The weight moved towards zero by what it still owes of the L1 penalty."""
-    zero = w * 0
-    from_above, from_below = max(w - (owed + paid), zero), min(w + (owed - paid), zero)
-    return from_above if w > zero else (from_below if w < zero else w)
+    """The weight moved towards zero by what it still owes of the L1 penalty; without branches."""
+    zero = owed - owed
+    down, up = max(owed + paid, zero), max(owed - paid, zero)
+    return max(max(w, zero) - down, zero) + min(min(w, zero) + up, zero)
 
 
 @njit(**FAST, forceinline=True)
 def label_of(data, walk, i, k):  # type: ignore[no-untyped-def]
     """The label of a row for output ``k``."""
-    T = walk.theta.dtype.type
+    T = walk.coef.dtype.type
     if not walk.own.size:
         return data.y[i]
     return T(1) if data.y[i] == k else T(-1)
@@ -78,7 +78,7 @@ def weigh(data, step, walk, i, k, margin):  # type: ignore[no-untyped-def]
     y = label_of(data, walk, i, k)
     value = float(value_of(data.loss, margin, y, data.p))
     slope = float(slope_of(data.loss, margin, y, data.p))
-    walk.loss[k] += value + step.drift * walk.theta[k, -1]
+    walk.loss[k] += value + step.drift * walk.intercept[k]
     return value, min(max(slope, -LARGEST_SLOPE), LARGEST_SLOPE)
 
 
@@ -89,10 +89,12 @@ def rate_at(step, walk, s, k):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST, forceinline=True)
-def move_intercept(data, step, walk, k, rate, change):  # type: ignore[no-untyped-def]
-    """The intercept's part of a step."""
+def move_intercept(data, step, walk, averaged, k, rate, change):  # type: ignore[no-untyped-def]
+    """The intercept's part of a step, and of the mean."""
     if data.fit_intercept:
-        walk.theta[k, -1] += (change - rate * step.drift) * step.intercept_decay
+        walk.intercept[k] += (change - rate * step.drift) * step.intercept_decay
+    if walk.average.size:
+        walk.average[k, -1] += (walk.intercept[k] - walk.average[k, -1]) / averaged
 
 
 @njit(**FAST, forceinline=True)
@@ -123,8 +125,8 @@ def advance(x, w, keep, change, owed, paid):  # type: ignore[no-untyped-def]
 def _descend(digest: str) -> Callable[..., Any]:
     def descend(data, visit, step, walk, averaged):  # type: ignore[no-untyped-def]
         _ = digest
-        X, theta, active = data.X, walk.theta, walk.active
-        d, T = X.shape[1], theta.dtype.type
+        X, coef, active = data.X, walk.coef, walk.active
+        d, T = X.shape[1], coef.dtype.type
         for s in range(visit.n_rows):
             if s % CHUNK == 0:
                 look_ahead(data, visit, s, min(s + CHUNK, visit.n_rows))
@@ -134,8 +136,8 @@ def _descend(digest: str) -> Callable[..., Any]:
             averaged += int(walk.average.size > 0 and not (step.passive == 1 and norm == 0))
             for a in range(active.size):
                 k = active[a]
-                w = theta[k]
-                margin = w[d]
+                w = coef[k]
+                margin = T(walk.intercept[k])
                 for j in range(d):
                     margin += x[j] * w[j]
                 value, slope = weigh(data, step, walk, i, k, margin)
@@ -146,8 +148,8 @@ def _descend(digest: str) -> Callable[..., Any]:
                 change = -length * slope * weight_of(data, walk, i, k)
                 walk.owed[k] += rate * step.l1
                 keep = T(max(1 - rate * step.l2, 0.0))
-                advance(x, w[:d], keep, T(change), T(walk.owed[k]), walk.paid[k])
-                move_intercept(data, step, walk, k, rate, change)
+                advance(x, w, keep, T(change), T(walk.owed[k]), walk.paid[k])
+                move_intercept(data, step, walk, averaged, k, rate, change)
                 if walk.average.size:
                     add_to_average(walk.average[k], averaged, w)
         return averaged
@@ -194,8 +196,8 @@ def _descend_sparse(digest: str) -> Callable[..., Any]:
     def descend_sparse(rows, visit, step, walk, averaged):  # type: ignore[no-untyped-def]
         _ = digest
         data, indices, indptr = rows.data, rows.indices, rows.indptr
-        theta, active = walk.theta, walk.active
-        outputs, d, T = theta.shape[0], theta.shape[1] - 1, theta.dtype.type
+        coef, active = walk.coef, walk.active
+        outputs, d, T = coef.shape[0], coef.shape[1], coef.dtype.type
         before = averaged
         scale, span = np.ones(outputs), np.zeros(outputs)
         sums = np.zeros((outputs, d if walk.average.size else 0))
@@ -209,8 +211,9 @@ def _descend_sparse(digest: str) -> Callable[..., Any]:
             averaged += int(walk.average.size > 0 and not (step.passive == 1 and norm == 0))
             for a in range(active.size):
                 k = active[a]
-                v = theta[k, :d]
-                margin = T(scale[k]) * dot_sparse(data, indices, begin, end, v) + theta[k, d]
+                v = coef[k]
+                margin = T(scale[k]) * dot_sparse(data, indices, begin, end, v)
+                margin += T(walk.intercept[k])
                 value, slope = weigh(rows, step, walk, i, k, margin)
                 if step.passive == 1 and norm == 0:
                     continue
@@ -231,13 +234,10 @@ def _descend_sparse(digest: str) -> Callable[..., Any]:
                         x, columns, v, scale[k], part, owed, paid, sums[k], counted[k], span[k]
                     )
                 span[k] += scale[k]
-                move_intercept(rows, step, walk, k, rate, change)
-                if walk.average.size:
-                    mean = walk.average[k]
-                    mean[d] += (theta[k, d] - mean[d]) / averaged
+                move_intercept(rows, step, walk, averaged, k, rate, change)
         for a in range(active.size):
             k = active[a]
-            fold(theta[k, :d], scale[k], sums[k], counted[k], span[k])
+            fold(coef[k], scale[k], sums[k], counted[k], span[k])
             if walk.average.size and averaged:
                 for j in range(d):
                     walk.average[k, j] = (walk.average[k, j] * before + sums[k, j]) / averaged

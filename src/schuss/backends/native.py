@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from schuss.formulas.losses import Loss
 from schuss.formulas.rules import Rule
 
 __all__ = ["NativeKernels"]
+
+
+@cache
+def _function(name: str, dtype: np.dtype[Any]) -> Any:
+    """A function of the extension, for one type of numbers; to spell that out takes its time."""
+    return getattr(_native, f"{name}_{dtype.name}")
 
 
 class NativeKernels:
@@ -71,7 +78,7 @@ class NativeKernels:
 
     @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
-        return getattr(_native, f"{name}_{dtype.name}")
+        return _function(name, dtype)
 
     def descend_samples(
         self, objective: Objective, rows: Rows, steps: Steps, memory: Memory
@@ -176,7 +183,7 @@ class NativeOutputKernels(NativeKernels):
 
     @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
-        return getattr(_native, f"outputs_{name}_{dtype.name}")
+        return _function(f"outputs_{name}", dtype)
 
 
 class NativeSparseKernels(NativeKernels):
@@ -184,7 +191,7 @@ class NativeSparseKernels(NativeKernels):
 
     @staticmethod
     def _verb(name: str, dtype: np.dtype[Any]) -> Any:
-        return getattr(_native, f"sparse_{name}_{dtype.name}")
+        return _function(f"sparse_{name}", dtype)
 
     @staticmethod
     def _matrix(X: Any) -> Any:
@@ -261,9 +268,8 @@ class NativeClassicKernels:
     ) -> int:
         dense = isinstance(objective.X, np.ndarray)
         packing = self.kernels if dense else self.kernels.sparse
-        name = "classic_descend" if dense else "classic_sparse_descend"
         state = _native.Walk(*walk, averaged)
-        step = _native.Classic(*classic)
-        verb = getattr(_native, f"{name}_{walk.theta.dtype.name}")
-        verb(packing._data(objective), rows, step, state)
+        name = "classic_descend" if dense else "classic_sparse_descend"
+        verb = _function(name, walk.coef.dtype)
+        verb(packing._data(objective), rows, _native.Classic(*classic), state)
         return int(state.averaged)

@@ -18,7 +18,7 @@ def descend(
     problem: Problem, step: ClassicStep, state: ClassicState, segment: Segment, rows: np.ndarray
 ) -> np.ndarray:
     """Run the segment's steps over ``rows``; return each output's summed loss, unweighted."""
-    losses = np.zeros(state.theta.shape[0])
+    losses = np.zeros(state.coef.shape[0])
     rates = np.broadcast_to(segment.learning_rate, rows.size)
     for i, rate in zip(rows, rates, strict=True):
         columns, x = entries_of(problem, i)
@@ -60,8 +60,8 @@ def walk(
     rate: float,
 ) -> float:
     """One step of output ``k`` by one row; returns the row's loss."""
-    dtype, w = problem.dtype.type, state.theta[k, :-1]
-    b, rate = float(state.theta[k, -1]), rate * state.factor[k]
+    dtype, w = problem.dtype.type, state.coef[k]
+    b, rate = float(state.intercept[k]), rate * state.factor[k]
     y, weight = label_and_weight(problem, state, k, i)
     margin = dtype(x @ w[columns] + dtype(b))
     value = float(problem.loss(margin, y))
@@ -75,9 +75,10 @@ def walk(
         state.owed[k] += rate * problem.penalty.l1
         w[columns] = pay(w[columns], dtype(state.owed[k]), state.paid[k], columns)
     if problem.fit_intercept:
-        state.theta[k, -1] = b + (change - rate * step.drift) * step.intercept_decay
+        state.intercept[k] = b + (change - rate * step.drift) * step.intercept_decay
     if state.average is not None:
-        state.average[k] += (state.theta[k] - state.average[k]) / state.averaged
+        iterate = np.append(w, state.intercept[k])
+        state.average[k] += (iterate - state.average[k]) / state.averaged
     return value + step.drift * b
 
 

@@ -13,14 +13,9 @@ from __future__ import annotations
 from schuss.errors import MissingPackage
 
 try:
-    from schuss.sklearn.estimators import (
-        SGDClassifier,
-        SGDRegressor,
-        from_sklearn,
-        patch,
-        to_sklearn,
-        unpatch,
-    )
+    from schuss.sklearn.conversion import from_sklearn, patch, to_sklearn, unpatch
+    from schuss.sklearn.estimators import SGDClassifier, SGDRegressor
+    from schuss.sklearn.oneclass import SGDOneClassSVM
     from schuss.sklearn.onnx import register_onnx
 except ModuleNotFoundError as error:
     if error.name != "sklearn":
@@ -32,6 +27,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "SGDClassifier",
+    "SGDOneClassSVM",
     "SGDRegressor",
     "from_sklearn",
     "patch",

@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 
 from schuss.sklearn.training import Outcome
 
-__all__ = ["keep", "start_of", "weights_of"]
+__all__ = ["keep", "keep_coef", "start_of", "weights_of"]
 
 
 def weights_of(sample_weight: np.ndarray, per_row: Any = 1.0) -> np.ndarray | None:
@@ -34,6 +34,15 @@ def start_of(model: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return thetas("_standard_{}").astype(dtype), thetas("_average_{}").astype(np.float64)
 
 
+def keep_coef(model: Any, coef: np.ndarray) -> None:
+    """Write coefficients over those of the part before, where they fit, as scikit-learn does."""
+    old = model.coef_
+    if old.dtype == coef.dtype and old.size == coef.size and old.flags.writeable:
+        old[...] = coef.reshape(old.shape)
+    else:
+        model.coef_ = coef.reshape(old.shape)
+
+
 def keep(model: Any, made: Sequence[Outcome], means: Any) -> None:
     """Make attributes of what was trained: one weight vector, or one for each output."""
 
@@ -42,9 +51,14 @@ def keep(model: Any, made: Sequence[Outcome], means: Any) -> None:
         coef, intercept = theta[:, :-1].copy(), theta[:, -1].copy()
         return (coef if is_classifier(model) or len(made) > 1 else coef[0]), intercept
 
+    going_on = model.t_ > 1
     model.n_iter_ = max(one.epochs for one in made)
     model.t_ += max(one.updates for one in made)
-    model.coef_, model.intercept_ = parts([one.theta for one in made])
+    coef, model.intercept_ = parts([one.theta for one in made])
+    if going_on and not model.average:
+        keep_coef(model, coef)
+    else:
+        model.coef_ = coef
     if model.average:
         model._standard_coef, model._standard_intercept = model.coef_, model.intercept_
         model._average_coef, model._average_intercept = parts(means)

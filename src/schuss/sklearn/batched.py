@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,10 @@ from schuss.backends import Backend, Problem, Segment, State
 from schuss.backends.protocol import Rows, changes_all_weights
 from schuss.data.order import Visits
 from schuss.errors import DataError
-from schuss.formulas.schedules import Schedule
 from schuss.loop import visited
 from schuss.plan import segment_steps
 from schuss.sklearn.journal import Journal
-from schuss.sklearn.training import LEAST_RATE, Average, Outcome
+from schuss.sklearn.training import Average, Outcome, Patience
 
 __all__ = ["Batches"]
 
@@ -37,7 +37,7 @@ class Batches:
         Rows of a step; the last of an epoch takes what is left.
     visits : Visits
         Which of those rows is visited when.
-    schedule : Schedule
+    schedule : callable
         Rates by update.
     adaptive : bool
         Whether the rate is divided by 5 instead of stopping.
@@ -53,7 +53,7 @@ class Batches:
     rows: np.ndarray | None
     batch_size: int
     visits: Visits
-    schedule: Schedule
+    schedule: Callable[[Any], Any]
     adaptive: bool
     n_iter_no_change: int
     tol: float
@@ -80,11 +80,11 @@ class Batches:
             If a weight or the loss is no longer finite.
         """
         before, n = state.step, self.n_rows
-        best, waited, shrink, epoch = -np.inf, 0, 1.0, 0
+        patience, epoch = Patience(self), 0
         for epoch in range(1, max_iter + 1):
             journal.begin()
             penalty = self._penalty(state)
-            loss, rate = self._epoch(first + epoch - 1, shrink, state, average)
+            loss, rate = self._epoch(first + epoch - 1, patience.shrink, state, average)
             if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
                 raise DataError(
                     f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input "
@@ -93,14 +93,8 @@ class Batches:
             score = np.nan if self.score is None else self.score(state.theta)
             objective = loss / n + (penalty + self._penalty(state)) / 2
             reached = -objective if self.score is None else score
-            if journal.note(state, loss / n, score, rate):
+            if journal.note(state, loss / n, score, rate) or patience.ends(reached):
                 break
-            waited = waited + 1 if reached < best + self.tol else 0
-            best = max(best, reached)
-            if waited >= self.n_iter_no_change:
-                if not (self.adaptive and rate > LEAST_RATE):
-                    break
-                shrink, waited = shrink / 5, 0
         return Outcome(state.theta, epoch, state.step - before, journal.finish(), state.slots)
 
     def _penalty(self, state: State) -> float:

@@ -1,46 +1,36 @@
 """SGDRegressor and SGDClassifier: scikit-learn's interface over schuss's kernels.
 
 The classes are scikit-learn's own, down to their checks and attributes; what is replaced is how the
-weights are trained. What the kernels have no loop for yet (:class:`LeftOut`) is trained by
-scikit-learn's loop, and the attribute ``backend_`` says so.
+weights are trained.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 from typing import Any, ClassVar
 
 import numpy as np
 import sklearn
 from sklearn import linear_model
-from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.extmath import softmax
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 
-from schuss.backends import Backend, Problem, choose
-from schuss.checks import check_callbacks
 from schuss.data.order import Order
-from schuss.data.sparse import as_rows, is_sparse
-from schuss.errors import InvalidArgument, InvalidType, MissingPackage
-from schuss.formulas.penalties import Penalty
+from schuss.errors import MissingPackage
 from schuss.formulas.rules import Rule
-from schuss.sklearn.attributes import keep, weights_of
+from schuss.sklearn.attributes import keep, start_of, weights_of
+from schuss.sklearn.classic import ClassicTraining
 from schuss.sklearn.inputs import in_dtype, readable
-from schuss.sklearn.options import (
-    CONSTRAINTS,
-    departs,
-    is_multinomial,
-    journal_of,
-    loss_of,
-    remember,
-)
+from schuss.sklearn.options import CONSTRAINTS, departs, is_multinomial, journal_of, remember
 from schuss.sklearn.outputs import fit_outputs, outputs_of, train_classes, train_jointly
+from schuss.sklearn.parts import go_on
+from schuss.sklearn.plain import finite, labelled, plain, ready
+from schuss.sklearn.rowwise import Setting, train
 from schuss.sklearn.surface import Surface, with_near_names
-from schuss.sklearn.training import Average, LeftOut, Outcome, Training, schedule_of
+from schuss.sklearn.training import Average
 
 # What is replaced are methods that have these arguments from then on.
 if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < (1, 8):
@@ -49,99 +39,9 @@ if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < (1, 8):
         "pip install '.[sklearn]' from a clone of schuss"
     )
 
-__all__ = ["SGDClassifier", "SGDRegressor", "from_sklearn", "patch", "to_sklearn", "unpatch"]
-
-log = logging.getLogger("schuss")
+__all__ = ["SGDClassifier", "SGDRegressor"]
 
 MAX_INT = np.iinfo(np.int32).max
-
-
-def engine_of(model: Any, X: Any) -> Backend:
-    """The backend that trains, also by its name in ``backend_``.
-
-    Raises
-    ------
-    LeftOut
-        If the kernels have no loop for what the model asks for.
-    """
-    if model.penalty not in (None, "l2"):
-        raise LeftOut(f"penalty={model.penalty!r}")
-    if model.learning_rate in ("pa1", "pa2"):
-        raise LeftOut(f"learning_rate={model.learning_rate!r}")
-    if is_sparse(X) and model.fit_intercept:
-        raise LeftOut("the intercept of sparse rows, which learns more slowly there")
-    if model.learning_rate == "invscaling" and model.power_t < 0:
-        raise LeftOut(f"power_t={model.power_t}")
-    rate = schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha)(model.t_ - 1)
-    if rate * model.alpha > 1:
-        raise LeftOut(f"a learning rate above 1/alpha: {rate:.3g}")
-    engine = choose(model.backend, loss_of(model), model.threads)
-    model.backend_ = engine.name
-    return engine
-
-
-def leave_to_sklearn(model: Any, reason: LeftOut) -> None:
-    """Say that scikit-learn's loop trains; a backend asked for by name refuses that."""
-    if model.backend != "auto":
-        raise InvalidArgument(
-            f"backend={model.backend!r} does not train {reason}; backend='auto' leaves it to "
-            "scikit-learn's loop."
-        ) from None
-    if check_callbacks(model.callbacks):
-        raise InvalidArgument(
-            f"callbacks: scikit-learn's loop trains {reason} and calls none; expected ()."
-        ) from None
-    log.info("%s: trained by scikit-learn's loop (%s)", type(model).__name__, reason)
-    vars(model).pop("history_", None)
-    model.backend_ = "scikit-learn"
-
-
-def theta_of(model: Any, name: str, row: int = 0) -> np.ndarray:
-    """Coefficients and intercept of the attributes of that name, those of one class."""
-    coef, intercept = (getattr(model, name.format(part)) for part in ("coef", "intercept"))
-    return np.append(np.atleast_2d(coef)[row], np.atleast_1d(intercept)[row])
-
-
-def train(
-    model: Any,
-    engine: Backend,
-    rows: Any,
-    y: np.ndarray,
-    weights: np.ndarray | None,
-    start: np.ndarray,
-    mean: np.ndarray | None,
-    max_iter: int,
-    held_out: np.ndarray,
-    score: Any,
-    seed: int,
-    row: int = 0,
-) -> Outcome:
-    """Train one weight vector, and the mean of its iterates in ``mean``, as the model says."""
-    if weights is not None and score is None and model.tol is not None:
-        raise LeftOut("weights, which the stopping criterion does not know")
-    problem = Problem(
-        rows,
-        y,
-        weights,
-        loss_of(model),
-        Penalty(l2=model.alpha if model.penalty == "l2" else 0.0),
-        bool(model.fit_intercept),
-    )
-    training = Training(
-        engine,
-        problem,
-        np.flatnonzero(~held_out) if held_out.any() else None,
-        schedule_of(model.learning_rate, model.eta0, model.power_t, model.alpha),
-        model.learning_rate == "adaptive",
-        model.shuffle,
-        seed,
-        int(model.n_iter_no_change),
-        -np.inf if model.tol is None else model.tol,
-        score,
-    )
-    average = None if mean is None else Average(int(model.average), mean)
-    journal = journal_of(model, int((~held_out).sum()), row)
-    return training.run(start.astype(y.dtype), int(model.t_) - 1, max_iter, journal, average)
 
 
 class SGDRegressor(Surface, linear_model.SGDRegressor):
@@ -171,22 +71,21 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
     callbacks : callable or sequence of callables, default=()
         Called after each epoch as :func:`schuss.fit` does; returning True stops the training.
     backend : {"auto", "native", "jit", "reference"}, default="auto"
-        What trains; "auto" takes native, else jit, and leaves to scikit-learn's loop what they do
-        not train. A backend asked for by name refuses that.
+        What trains; "auto" takes native, else jit.
     threads : int, optional
         Most threads to use.
+    intercept_decay : "auto" or float, default="auto"
+        Factor of the intercept's own steps, in (0, 1]; "auto": as in scikit-learn, 0.01 on sparse
+        rows, else 1. For scikit-learn's steps alone.
 
     Attributes
     ----------
     backend_ : str
-        What trained; "scikit-learn" where its loop did: L1 and elastic-net penalties,
-        passive-aggressive steps, sparse rows with an intercept, weights with ``tol`` and without
-        ``early_stopping``, losses that overflow.
+        What trained.
     history_ : History
         A row for each epoch: ``epoch``, ``updates``, ``samples``, ``train_loss`` (mean over the
         rows, each as its turn came, without the penalty), ``validation_score`` (NaN without
-        ``early_stopping``), ``learning_rate``, ``seconds`` and ``samples_per_second``. Absent
-        where scikit-learn's loop trained.
+        ``early_stopping``), ``learning_rate``, ``seconds`` and ``samples_per_second``.
 
     Notes
     -----
@@ -209,6 +108,8 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         **linear_model.SGDRegressor._parameter_constraints,
         **CONSTRAINTS,
     }
+
+    intercept_: np.ndarray
 
     @with_near_names
     def __init__(
@@ -241,6 +142,7 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         callbacks: Any = (),
         backend: str = "auto",
         threads: int | None = None,
+        intercept_decay: str | float = "auto",
     ) -> None:
         super().__init__(
             loss=loss,
@@ -271,6 +173,7 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         self.callbacks = callbacks
         self.backend = backend
         self.threads = threads
+        self.intercept_decay = intercept_decay
 
     def _partial_fit(self, X: Any, y: Any, *args: Any, **given: Any) -> Any:
         if outputs_of(y) == 1 and np.size(getattr(self, "intercept_", 0.0)) == 1:
@@ -288,7 +191,7 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         -------
         ndarray, shape (n_samples,) or (n_samples, n_outputs)
         """
-        margins = super().predict(readable(X, "X"))
+        margins = self._decision_function(X if plain(self, X) else readable(X, "X"))
         n_outputs = self.intercept_.size
         return margins.reshape(-1, n_outputs) if n_outputs > 1 else margins
 
@@ -313,32 +216,35 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         if departs(self):
             train_jointly(self, X, y, y, sample_weight=sample_weight, max_iter=max_iter)
             return
-        try:
-            self._train(engine_of(self, X), X, y, sample_weight, max_iter)
-        except LeftOut as reason:
-            leave_to_sklearn(self, reason)
-            super()._fit_regressor(X, y, alpha, loss, learning_rate, sample_weight, max_iter)
-
-    def _train(
-        self, engine: Backend, X: Any, y: np.ndarray, sample_weight: np.ndarray, max_iter: int
-    ) -> None:
         held_out = self._make_validation_split(y, sample_mask=sample_weight > 0)
         score = self._make_validation_score_cb(held_out, X, y, sample_weight)
         seed = check_random_state(self.random_state).randint(0, MAX_INT)
-        start = theta_of(self, "_standard_{}" if self.average else "{}_")
-        mean = theta_of(self, "_average_{}").astype(np.float64) if self.average else None
-        weights = weights_of(sample_weight)
-        rows = as_rows(X, X.dtype)
-        made = train(self, engine, rows, y, weights, start, mean, max_iter, held_out, score, seed)
-        remember(self, [made])
-        keep(self, [made], [mean])
+        setting = Setting.of_data(self, X, held_out, alpha, max_iter, seed)
+        start, mean = start_of(self, X.dtype)
+        made = train(self, setting, y, weights_of(sample_weight), start, mean, score)
+        remember(self, made)
+        keep(self, made, mean)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """As scikit-learn's: one epoch over these rows."""
+        short = sample_weight is None and ready(self, X) and labelled(X, y, "fiub")
+        if not short or self.intercept_.size > 1:
+            return super().partial_fit(X, y, sample_weight)
+        y = np.ascontiguousarray(y, X.dtype)
+        self.intercept_ = go_on(self, X, y, self.alpha, self.intercept_)
+        return self
+
+    def _decision_function(self, X: Any) -> np.ndarray:
+        if not (plain(self, X) and finite(X)):
+            return super()._decision_function(X)
+        return (X @ self.coef_.T + self.intercept_).ravel()
 
 
 class SGDClassifier(Surface, linear_model.SGDClassifier):
     """scikit-learn's ``SGDClassifier``, trained by schuss's kernels.
 
-    More than two classes are trained one against the rest, ``n_jobs`` of them at a time, or all
-    together.
+    More than two classes are trained one against the rest, all in one pass over the rows (with
+    ``n_jobs`` each job takes a share of the classes), or together by one loss.
 
     Parameters
     ----------
@@ -364,10 +270,12 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         How more than two classes are trained: each against the rest, or all together by the
         multinomial loss, which needs ``loss="log_loss"``.
     backend : {"auto", "native", "jit", "reference"}, default="auto"
-        What trains; "auto" takes native, else jit, and leaves to scikit-learn's loop what they do
-        not train. A backend asked for by name refuses that.
+        What trains; "auto" takes native, else jit.
     threads : int, optional
         Most threads to use.
+    intercept_decay : "auto" or float, default="auto"
+        Factor of the intercept's own steps, in (0, 1]; "auto": as in scikit-learn, 0.01 on sparse
+        rows, else 1. For scikit-learn's steps alone.
 
     Attributes
     ----------
@@ -399,6 +307,8 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         **CONSTRAINTS,
         "multi_class": [StrOptions({"ovr", "multinomial"})],
     }
+
+    intercept_: np.ndarray
 
     @with_near_names
     def __init__(
@@ -434,6 +344,7 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         multi_class: str = "ovr",
         backend: str = "auto",
         threads: int | None = None,
+        intercept_decay: str | float = "auto",
     ) -> None:
         super().__init__(
             loss=loss,
@@ -467,6 +378,7 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         self.multi_class = multi_class
         self.backend = backend
         self.threads = threads
+        self.intercept_decay = intercept_decay
 
     @available_if(linear_model.SGDClassifier._check_proba)
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -496,183 +408,122 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         -------
         ndarray, shape (n_samples,) or (n_samples, n_classes)
         """
-        return super().decision_function(readable(X, "X"))
+        if not (plain(self, X) and finite(X)):
+            return super().decision_function(readable(X, "X"))
+        scores = X @ self.coef_.T + self.intercept_
+        return scores.ravel() if scores.shape[1] == 1 else scores
 
-    def _fit_binary(self, X: Any, y: np.ndarray, **given: Any) -> None:
-        X, given["sample_weight"] = in_dtype(self, X, given["sample_weight"])
-        if departs(self):
-            train_classes(self, X, y, **given)
-            return
-        try:
-            engine = engine_of(self, X)
-            rows = as_rows(X, X.dtype)
-            made, mean = self._one_class(engine, rows, X, y, 1, None, self.random_state, **given)
-            remember(self, [made])
-            keep(self, [made], [mean])
-        except LeftOut as reason:
-            leave_to_sklearn(self, reason)
-            super()._fit_binary(X, y, **given)
-
-    def _fit_multiclass(self, X: Any, y: np.ndarray, **given: Any) -> None:
-        X, given["sample_weight"] = in_dtype(self, X, given["sample_weight"])
-        if departs(self):
-            train_classes(self, X, y, **given)
-            return
-        try:
-            self._train_classes(engine_of(self, X), X, y, **given)
-        except LeftOut as reason:
-            leave_to_sklearn(self, reason)
-            super()._fit_multiclass(X, y, **given)
-
-    def _train_classes(self, engine: Backend, X: Any, y: np.ndarray, **given: Any) -> None:
-        weights, rows = given["sample_weight"], as_rows(X, X.dtype)
-        held_out = self._make_validation_split(y, sample_mask=weights > 0)
-        # Drawn before the threads start, so that the draws do not depend on them.
-        seeds = check_random_state(self.random_state).randint(MAX_INT, size=len(self.classes_))
-        trained = Parallel(n_jobs=self.n_jobs, verbose=self.verbose, require="sharedmem")(
-            delayed(self._one_class)(engine, rows, X, y, k, held_out, seed, **given)
-            for k, seed in enumerate(seeds)
-        )
-        made, means = zip(*trained, strict=True)
-        remember(self, made)
-        keep(self, made, means)
-
-    def _one_class(
+    def _fit_binary(
         self,
-        engine: Backend,
-        rows: Any,
         X: Any,
         y: np.ndarray,
-        k: int,
-        held_out: np.ndarray | None,
-        random_state: Any,
-        *,
+        alpha: float,
+        sample_weight: np.ndarray,
+        learning_rate: str,
+        max_iter: int,
+    ) -> None:
+        X, sample_weight = in_dtype(self, X, sample_weight)
+        if departs(self):
+            train_classes(self, X, y, sample_weight=sample_weight, max_iter=max_iter)
+            return
+        signs = self._signs(X, y, 1)
+        random_state = check_random_state(self.random_state)
+        held_out = self._make_validation_split(signs, sample_mask=sample_weight > 0)
+        score = self._score_of(held_out, X, y, 1, sample_weight)
+        setting = Setting.of_data(self, X, held_out, alpha, max_iter, random_state.randint(MAX_INT))
+        weights = weights_of(sample_weight, self._expanded_class_weight[(signs > 0).astype(int)])
+        start, mean = start_of(self, X.dtype)
+        made = train(self, setting, signs, weights, start, mean, score)
+        remember(self, made)
+        keep(self, made, mean)
+
+    def _fit_multiclass(
+        self,
+        X: Any,
+        y: np.ndarray,
+        alpha: float,
+        learning_rate: str,
         sample_weight: np.ndarray,
         max_iter: int,
-        **_: Any,
-    ) -> tuple[Outcome, np.ndarray | None]:
-        """Train class ``k`` against the others on ``rows`` of X: outcome, and the mean if kept."""
-        binary = len(self.classes_) == 2
-        signs = np.where(y == self.classes_[k], 1, -1).astype(X.dtype)
-        if held_out is None:
-            held_out = self._make_validation_split(signs, sample_mask=sample_weight > 0)
-        score = self._make_validation_score_cb(
-            held_out, X, signs, sample_weight, classes=np.array([-1, 1], dtype=X.dtype)
+    ) -> None:
+        from joblib import effective_n_jobs  # which scikit-learn depends on
+
+        X, sample_weight = in_dtype(self, X, sample_weight)
+        if departs(self):
+            train_classes(self, X, y, sample_weight=sample_weight, max_iter=max_iter)
+            return
+        held_out = self._make_validation_split(y, sample_mask=sample_weight > 0)
+        # One order for all classes; as many seeds are drawn as scikit-learn draws.
+        classes = range(len(self.classes_))
+        seed = check_random_state(self.random_state).randint(MAX_INT, size=len(classes))[0]
+        setting = Setting.of_data(self, X, held_out, alpha, max_iter, int(seed))
+        codes = np.searchsorted(self.classes_, y).astype(X.dtype)
+        scores = [self._score_of(held_out, X, y, k, sample_weight) for k in classes]
+        training = ClassicTraining(
+            **setting.of(self, codes, weights_of(sample_weight)),
+            step=setting.recipe.step,
+            own=self._expanded_class_weight.astype(X.dtype),
+            scores=scores if self.early_stopping else None,
         )
-        seed = check_random_state(random_state).randint(MAX_INT)
-        others = self._expanded_class_weight[0] if binary else 1.0
-        per_row = np.where(signs > 0, self._expanded_class_weight[k], others)
-        row = 0 if binary else k
-        start = theta_of(self, "_standard_{}" if self.average else "{}_", row)
-        mean = theta_of(self, "_average_{}", row).astype(np.float64) if self.average else None
-        weights = weights_of(sample_weight, per_row)
-        made = train(
-            self, engine, rows, signs, weights, start, mean, max_iter, held_out, score, seed, row
+        start, mean = start_of(self, X.dtype)
+        average = None if mean is None else Average(int(self.average), mean)
+        jobs = min(effective_n_jobs(self.n_jobs), len(classes))
+        journals = [journal_of(self, setting.n_rows, k) for k in classes]
+        shares = Parallel(n_jobs=jobs, verbose=self.verbose, require="sharedmem")(
+            delayed(training.run_all)(start, int(self.t_) - 1, max_iter, journals, average, share)
+            for share in np.array_split(classes, jobs)
         )
-        return made, mean
+        made = [outcome for share in shares for outcome in share]
+        remember(self, made)
+        keep(self, made, mean)
 
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
+        """As scikit-learn's: one epoch over these rows."""
+        codes = None if sample_weight is not None else self._codes(X, y, classes)
+        if codes is None:
+            return super().partial_fit(X, y, classes, sample_weight)
+        several = len(self.classes_) > 2
+        labels = codes if several else 2 * codes - 1
+        own = np.ones(len(self.classes_), X.dtype) if several else None
+        self.intercept_ = go_on(self, X, labels.astype(X.dtype), self.alpha, self.intercept_, own)
+        return self
 
-# ---- Between scikit-learn's classes and ours ----
+    def _codes(self, X: Any, y: Any, classes: Any) -> np.ndarray | None:
+        """Numbers of the rows' classes; None where X or y have to be looked at first."""
+        if self.class_weight is not None or not ready(self, X) or not labelled(X, y, "fiubU"):
+            return None
+        if classes is not None and not np.array_equal(classes, self.classes_):
+            return None
+        codes = np.searchsorted(self.classes_, y)
+        return codes if (self.classes_.take(codes, mode="clip") == y).all() else None
 
-PAIRS = {
-    linear_model.SGDRegressor: SGDRegressor,
-    linear_model.SGDClassifier: SGDClassifier,
-}
-THEIRS = {own: theirs for theirs, own in PAIRS.items()}
+    def predict(self, X: Any) -> np.ndarray:
+        """As scikit-learn's: the class of each row."""
+        if not plain(self, X):
+            return super().predict(X)
+        scores = self.decision_function(X)
+        one = scores.ndim == 1
+        return self.classes_[(scores > 0).astype(np.intp) if one else scores.argmax(axis=1)]
 
+    def _make_validation_split(self, y: np.ndarray, sample_mask: np.ndarray) -> np.ndarray:
+        """As scikit-learn's, but with room for a row of each class."""
+        n, classes = y.size, np.unique(y).size
+        if not self.early_stopping or self.validation_fraction * n > classes - 1:
+            return super()._make_validation_split(y, sample_mask)
+        roomy = copy.copy(self)
+        roomy.validation_fraction = (classes - 0.5) / n
+        return super(SGDClassifier, roomy)._make_validation_split(y, sample_mask)
 
-def patch() -> None:
-    """Put our classes in the place of scikit-learn's, for scripts that import those afterwards.
+    def _signs(self, X: Any, y: np.ndarray, k: int) -> np.ndarray:
+        """+1 for the rows of class ``k``, -1 for the others."""
+        return np.where(y == self.classes_[k], 1, -1).astype(X.dtype)
 
-    Examples
-    --------
-    >>> import schuss.sklearn
-    >>> schuss.sklearn.patch()
-    >>> from sklearn.linear_model import SGDClassifier
-    >>> SGDClassifier.__module__.split(".")[0]
-    'schuss'
-    >>> schuss.sklearn.unpatch()
-    """
-    for own in PAIRS.values():
-        setattr(linear_model, own.__name__, own)
-
-
-def unpatch() -> None:
-    """Put scikit-learn's classes back in their place."""
-    for theirs in PAIRS:
-        setattr(linear_model, theirs.__name__, theirs)
-
-
-def from_sklearn(model: Any) -> Any:
-    """Our estimator with the parameters of scikit-learn's, and what it has learnt.
-
-    Parameters
-    ----------
-    model : SGDRegressor or SGDClassifier of sklearn.linear_model
-
-    Raises
-    ------
-    schuss.errors.InvalidType
-        For anything else.
-
-    Examples
-    --------
-    >>> from sklearn.linear_model import SGDRegressor
-    >>> import schuss.sklearn
-    >>> schuss.sklearn.from_sklearn(SGDRegressor(alpha=0.1)).get_params()["alpha"]
-    0.1
-    """
-    if type(model) not in PAIRS:
-        names = " or ".join(row.__name__ for row in PAIRS)
-        raise InvalidType(
-            f"model={model!r}: expected scikit-learn's {names}; got {type(model).__name__}."
-        )
-    return _as(PAIRS[type(model)], model)
-
-
-def to_sklearn(model: Any) -> Any:
-    """scikit-learn's estimator with the parameters of ours, and what it has learnt.
-
-    Parameters
-    ----------
-    model : SGDRegressor or SGDClassifier of schuss.sklearn
-
-    Raises
-    ------
-    schuss.errors.InvalidType
-        For anything else.
-    schuss.errors.InvalidArgument
-        For a multinomial model, or one of several outputs: scikit-learn has none.
-
-    Examples
-    --------
-    >>> import schuss.sklearn
-    >>> made = schuss.sklearn.to_sklearn(schuss.sklearn.SGDRegressor(alpha=0.1))
-    >>> type(made).__module__.split(".")[0], made.alpha
-    ('sklearn', 0.1)
-    """
-    if type(model) not in THEIRS:
-        names = " or ".join(row.__name__ for row in THEIRS)
-        raise InvalidType(
-            f"model={model!r}: expected {names} of schuss.sklearn; got {type(model).__name__}."
-        )
-    n_outputs = np.size(getattr(model, "intercept_", 0.0))
-    if is_multinomial(model) or (n_outputs > 1 and not is_classifier(model)):
-        raise InvalidArgument(
-            "model: scikit-learn's classes have no multinomial loss and one output only; expected "
-            "multi_class='ovr', and one column of targets."
-        )
-    return _as(THEIRS[type(model)], model)
-
-
-def _as(kind: Any, model: Any) -> Any:
-    """A copy of the model as an object of another class of the pair."""
-    known = kind().get_params()
-    made = kind(**{name: value for name, value in model.get_params().items() if name in known})
-    learnt = {k: v for k, v in vars(model).items() if k.endswith("_") or k.startswith("_")}
-    if kind in PAIRS:
-        for name in ("backend_", "history_", "_memory"):
-            learnt.pop(name, None)
-    for name, value in copy.deepcopy(learnt).items():
-        setattr(made, name, value)
-    return made
+    def _score_of(
+        self, held_out: np.ndarray, X: Any, y: np.ndarray, k: int, sample_weight: np.ndarray
+    ) -> Any:
+        """What scores class ``k`` against the others on the held-out rows; None without them."""
+        if not self.early_stopping:
+            return None
+        classes = np.array([-1, 1], dtype=X.dtype)
+        signs = self._signs(X, y, k)
+        return self._make_validation_score_cb(held_out, X, signs, sample_weight, classes=classes)

@@ -32,15 +32,23 @@ from schuss.sklearn.watching import Epochs
 
 __all__ = [
     "CONSTRAINTS",
+    "ENGINE",
     "check_departure",
     "departs",
+    "history_of",
     "is_multinomial",
     "journal_of",
     "loss_of",
     "remember",
+    "rewind",
     "train_batches",
 ]
 
+ENGINE: dict[str, list[Any]] = {
+    "backend": [StrOptions({"auto", "native", "jit", "reference"})],
+    "threads": [Interval(Integral, 1, None, closed="left"), None],
+    "intercept_decay": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
+}
 CONSTRAINTS: dict[str, list[Any]] = {
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"full"})],
     "rule": [str, Rule],
@@ -48,8 +56,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dtype": [StrOptions({"auto", "float32", "float64"})],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
     "callbacks": [callable, tuple, list],
-    "backend": [StrOptions({"auto", "native", "jit", "reference"})],
-    "threads": [Interval(Integral, 1, None, closed="left"), None],
+    **ENGINE,
 }
 
 
@@ -82,7 +89,7 @@ def loss_of(model: Any) -> Loss:
 
 def departs(model: Any) -> bool:
     """Whether the model asks for other steps than scikit-learn's, one for each row."""
-    return (
+    return hasattr(model, "batch_size") and (
         model.batch_size != 1
         or model.order is not None
         or model.clip_norm is not None
@@ -98,6 +105,11 @@ def check_departure(model: Any) -> None:
             f"learning_rate={model.learning_rate!r}: a passive-aggressive step is one of a single "
             "row and a single output; expected batch_size=1, rule='sgd', order=None and "
             "clip_norm=None, or another learning_rate."
+        )
+    if model.intercept_decay not in ("auto", 1):
+        raise InvalidArgument(
+            f"intercept_decay={model.intercept_decay!r}: is one of scikit-learn's steps; expected "
+            "batch_size=1, rule='sgd', order=None and clip_norm=None, or 'auto'."
         )
     if model.penalty in ("l1", "elasticnet") and not rule_of(model).proximal:
         raise InvalidArgument(
@@ -138,11 +150,18 @@ def history_of(model: Any) -> History:
     return model.history_ if model.t_ > 1 and hasattr(model, "history_") else History(COLUMNS)
 
 
+def rewind(model: Any, rows: int) -> None:
+    """Leave so many rows of the history that goes on: what came after is made anew."""
+    if model.t_ > 1 and hasattr(model, "history_"):
+        kept = {name: values[:rows] for name, values in model.history_.to_dict().items()}
+        model.history_ = History.from_dict(kept)
+
+
 def journal_of(model: Any, rows: int, k: int = 0, n_outputs: int = 1) -> Journal:
     """What records a training over so many rows; of several classes, each has its own."""
     alone = n_outputs > 1 or len(getattr(model, "classes_", ())) <= 2
     history = history_of(model) if alone else None
-    callbacks = check_callbacks(model.callbacks)
+    callbacks = check_callbacks(getattr(model, "callbacks", ()))
     watch = getattr(model, "_watch", None)
     epochs = None if watch is None else Epochs(watch, k)
     return Journal(rows, history, callbacks, model.verbose, n_outputs, epochs)
@@ -155,7 +174,10 @@ def remember(model: Any, made: Sequence[Outcome]) -> None:
     else:
         model.history_ = extended(history_of(model), [one.history for one in made])
     slots = [one.slots for one in made]
-    model._memory = None if slots[0] is None else (rule_of(model), slots)
+    if slots[0] is not None:
+        model._memory = (rule_of(model), slots)
+    elif hasattr(model, "_memory"):
+        del model._memory
 
 
 def state_of(model: Any, theta: np.ndarray, row: int) -> State:

@@ -82,7 +82,7 @@ def train_classes(
 
     What else scikit-learn hands down, ``alpha`` and the like, are the model's parameters.
     """
-    given = {"sample_weight": sample_weight, "max_iter": max_iter}
+    given: dict[str, Any] = {"sample_weight": sample_weight, "max_iter": max_iter}
     weights, numbers = model._expanded_class_weight, np.searchsorted(model.classes_, y)
     if is_multinomial(model):
         train_jointly(model, X, y, numbers, weights[numbers], classes=model.classes_, **given)

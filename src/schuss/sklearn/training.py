@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from schuss.backends import Backend, Problem, Segment, State
 from schuss.data import order as orders
 from schuss.formulas import rules, schedules
-from schuss.formulas.schedules import Schedule
 from schuss.history import History
 from schuss.loop import visited
 from schuss.sklearn.journal import Journal
 
-__all__ = ["Average", "LeftOut", "Outcome", "Training", "schedule_of"]
+__all__ = ["Average", "Outcome", "Patience", "SlopesCutOff", "Training", "schedule_of"]
 
 # Beyond this summed loss scikit-learn may have cut a slope off at 1e12.
 LARGEST_LOSS = 1e23
@@ -24,17 +24,46 @@ LARGEST_LOSS = 1e23
 LEAST_RATE = 1e-6
 
 
-def schedule_of(name: str, eta0: float, power_t: float, alpha: float) -> Schedule:
+def schedule_of(name: str, eta0: float, power_t: float, alpha: float) -> Callable[[Any], Any]:
     """The rates of scikit-learn's ``learning_rate``; those of "adaptive" as it begins."""
     if name == "optimal":
         return schedules.optimal(alpha)
+    if name == "invscaling" and power_t < 0:
+        return lambda t: eta0 * (1.0 + t) ** -power_t
     if name == "invscaling":
         return schedules.invscaling(eta0, power_t)
     return schedules.constant(eta0)
 
 
-class LeftOut(Exception):
-    """What the kernels have no loop for, so that scikit-learn's has to train."""
+class SlopesCutOff(Exception):
+    """Losses so large that scikit-learn may have cut off a slope, which ``descend`` does not."""
+
+
+class Patience:
+    """When one weight vector's training ends, and by how much its rates are lowered until then.
+
+    Parameters
+    ----------
+    training : Training or Batches
+        Whose ``tol``, ``n_iter_no_change``, ``adaptive`` and ``schedule`` are used.
+    """
+
+    def __init__(self, training: Any) -> None:
+        self.training = training
+        self.best, self.waited, self.shrink = -np.inf, 0, 1.0
+
+    def ends(self, reached: float) -> bool:
+        """Take one more epoch's score in; True when the training ends with it."""
+        training = self.training
+        self.waited = self.waited + 1 if reached < self.best + training.tol else 0
+        self.best = max(self.best, reached)
+        if self.waited < training.n_iter_no_change:
+            return False
+        rate = float(training.schedule(np.array([0]))[0]) * self.shrink
+        if not (training.adaptive and rate > LEAST_RATE):
+            return True
+        self.shrink, self.waited = self.shrink / 5, 0
+        return False
 
 
 @dataclass
@@ -84,7 +113,7 @@ class Training:
     problem : Problem
     rows : ndarray of int, or None
         Rows of X to train on; None: all.
-    schedule : Schedule
+    schedule : callable
         Rates by update.
     adaptive : bool
         Whether the rate is divided by 5 instead of stopping.
@@ -100,7 +129,7 @@ class Training:
     backend: Backend
     problem: Problem
     rows: np.ndarray | None
-    schedule: Schedule
+    schedule: Callable[[Any], Any]
     adaptive: bool
     shuffle: bool
     seed: int
@@ -120,41 +149,50 @@ class Training:
 
         Raises
         ------
-        LeftOut
+        SlopesCutOff
             If weights are no longer finite, or losses so large that slopes have to be cut off.
         """
         problem = self.problem
         state = State.start(theta, rules.sgd())
         state.step = updates
-        n = problem.X.shape[0] if self.rows is None else self.rows.size
-        row_bytes = problem.X.nbytes // problem.X.shape[0]
-        facts = orders.Facts(
-            n, 1, self.seed, None, None, self.backend.permute, self.backend.mix, row_bytes
-        )
-        visits = (orders.shuffle() if self.shuffle else orders.sequential()).bind(facts)
-        best, waited, shrink, epoch = -np.inf, 0, 1.0, 0
-        for epoch in range(1, max_iter + 1):
+        visits, patience = self.visits(), Patience(self)
+        n = visits.length
+        for _ in range(max_iter):
             journal.begin()
             penalty = problem.penalty(state.theta[:-1])
-            loss = self._epoch(visits, n, shrink, state, average)
+            loss = self._epoch(visits, n, patience.shrink, state, average)
             if not (np.isfinite(state.theta).all() and loss < LARGEST_LOSS):
-                raise LeftOut(f"losses that overflow (epoch {epoch})")
+                raise SlopesCutOff
             if self.score is not None:
                 reached = self.score(state.theta[:-1], state.theta[-1])
             else:
                 reached = -(loss / n + (penalty + problem.penalty(state.theta[:-1])) / 2)
             score = np.nan if self.score is None else reached
-            rate = shrink * float(self.schedule(np.array([state.step - 1]))[0])
-            if journal.note(state, loss / n, score, rate):
+            rate = self.last_rate(state.step, patience)
+            if journal.note(state, loss / n, score, rate) or patience.ends(reached):
                 break
-            waited = waited + 1 if reached < best + self.tol else 0
-            best = max(best, reached)
-            if waited >= self.n_iter_no_change:
-                rate = float(self.schedule(np.array([0]))[0]) * shrink
-                if not (self.adaptive and rate > LEAST_RATE):
-                    break
-                shrink, waited = shrink / 5, 0
-        return Outcome(state.theta, epoch, state.step - updates, journal.finish())
+        made = state.step - updates
+        return Outcome(state.theta, made // n, made, journal.finish())
+
+    def last_rate(self, updates: int, patience: Patience) -> float:
+        """The learning rate of the update made last."""
+        return patience.shrink * float(self.schedule(np.array([updates - 1]))[0])
+
+    def visits(self) -> orders.Visits:
+        """Which row is visited when."""
+        X = self.problem.X
+        n = X.shape[0] if self.rows is None else self.rows.size
+        facts = orders.Facts(
+            n,
+            1,
+            self.seed,
+            None,
+            None,
+            self.backend.permute,
+            self.backend.mix,
+            X.nbytes // X.shape[0],
+        )
+        return (orders.shuffle() if self.shuffle else orders.sequential()).bind(facts)
 
     def _epoch(
         self, visits: orders.Visits, n: int, shrink: float, state: State, average: Average | None

@@ -1,0 +1,135 @@
+"""The loop of scikit-learn's SGD over the classic step: one weight vector, or one for each class.
+
+All are trained in one pass over the rows, in the same order; each stops, and lowers its rates, by
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from schuss.backends import Segment, State
+from schuss.backends.classic import ClassicState, ClassicStep
+from schuss.data.order import Visits
+from schuss.formulas import rules
+from schuss.loop import visited
+from schuss.sklearn.journal import Journal
+from schuss.sklearn.training import Average, Outcome, Patience, Training
+
+__all__ = ["ClassicTraining", "at", "check_finite"]
+
+OVERFLOW = (
+    "Floating-point under-/overflow occurred at epoch #{}. Scaling input data with StandardScaler "
+    "or MinMaxScaler might help."
+)
+
+
+def check_finite(state: ClassicState, epoch: int) -> None:
+    """Refuse weights that have become infinite or none."""
+    if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
+        raise ValueError(OVERFLOW.format(epoch))
+
+
+def at(state: ClassicState, k: int, updates: int) -> State:
+    """One weight vector, after so many updates, as journals take it."""
+    average = None if state.average is None else state.average[k]
+    made = State.start(state.theta(k), rules.sgd())
+    return replace(made, step=updates, average=average, averaged=state.averaged)
+
+
+@dataclass(frozen=True)
+class ClassicTraining(Training):
+    """The training of several weight vectors.
+
+    Attributes
+    ----------
+    step : ClassicStep
+    own : ndarray of y's dtype, shape (n_outputs,), or None
+        As in ``ClassicState``.
+    scores : sequence of callables, or None
+        As ``score``, one for each output.
+    """
+
+    step: ClassicStep = field(default_factory=ClassicStep)
+    own: np.ndarray | None = None
+    scores: Sequence[Callable[[np.ndarray, float], float]] | None = None
+
+    def run_all(
+        self,
+        theta: np.ndarray,
+        updates: int,
+        max_iter: int,
+        journals: Sequence[Journal],
+        average: Average | None = None,
+        outputs: np.ndarray | None = None,
+    ) -> list[Outcome]:
+        """Go on from ``theta``, shape (n_outputs, n_features + 1), after ``updates`` updates.
+
+        Only ``outputs`` are trained; None: all. Each has its own of the ``journals``.
+
+        Raises
+        ------
+        ValueError
+            If weights are no longer finite.
+        """
+        visits = self.visits()
+        state = ClassicState.start(theta, self.own, self.problem.penalty.l1 > 0)
+        trained = state.active if outputs is None else outputs
+        state.active = trained
+        patience = [Patience(self) for _ in theta]
+        outcomes: dict[int, Outcome] = {}
+        for epoch in range(1, max_iter + 1):
+            for k in state.active:
+                journals[k].begin()
+            before = self._penalties(state)
+            losses = self._walk(visits, updates + (epoch - 1) * visits.length, state, average)
+            check_finite(state, epoch)
+            penalties = (before + self._penalties(state)) / 2
+            made = epoch * visits.length
+            step = updates + made
+            for k in state.active:
+                w, loss = state.theta(k), losses[k] / visits.length
+                score = self.scores[k](w[:-1], w[-1]) if self.scores else np.nan
+                reached = score if self.scores else -(loss + penalties[k])
+                moment, rate = at(state, k, step), self.last_rate(step, patience[k])
+                wish = journals[k].note(moment, loss, score, rate)
+                if patience[k].ends(reached) or wish or epoch == max_iter:
+                    outcomes[int(k)] = Outcome(w, epoch, made, journals[k].finish())
+            state.active = np.array([k for k in state.active if k not in outcomes], np.int64)
+            state.factor = np.array([one.shrink for one in patience])
+            if not state.active.size:
+                break
+        return [outcomes[k] for k in trained]
+
+    def _penalties(self, state: ClassicState) -> np.ndarray:
+        """What the penalty adds to the mean loss of each output; passive steps know none."""
+        if self.step.passive:
+            return np.zeros(len(state.coef))
+        return np.array([self.problem.penalty(w) for w in state.coef])
+
+    def _walk(
+        self, visits: Visits, first: int, state: ClassicState, average: Average | None
+    ) -> np.ndarray:
+        """Visit every row once, from update ``first`` on; the summed losses of all outputs."""
+        n, done, losses = visits.length, 0, np.zeros(len(state.coef))
+        # Segments end where they do whichever outputs are trained: so do the bits.
+        elements = self.problem.row_elements * len(state.coef)
+        longest = self.backend.segment_rows(elements, 1)
+        while done < n:
+            end = min(done + longest, n)
+            if average is not None:
+                # A segment has the mean in all of its steps or in none.
+                before = average.start - 1 - (first + done)
+                if before > 0:
+                    end = min(end, done + before)
+                elif state.average is None:
+                    state.average, state.averaged = average.theta, -before
+            rates = self.schedule(np.arange(first + done, first + end))
+            rows = visited(visits, first, done, end, self.rows)
+            segment = Segment(rows, rates, 1)
+            losses += self.backend.descend_classic(self.problem, self.step, state, segment)
+            done = end
+        return losses

@@ -1,0 +1,54 @@
+"""Which rows need none of the checks of everything else that X might be.
+
+scikit-learn's methods take all others: they give the same numbers, and the errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from schuss.sklearn.options import departs
+
+__all__ = ["finite", "labelled", "plain", "ready"]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def plain(model: Any, X: Any) -> bool:
+    """Whether X is an array of numbers as wide as a model that was fitted to such."""
+    if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in FLOATS or not X.shape[0]:
+        return False
+    learnt = vars(model)
+    fitted = type(learnt.get("coef_")) is np.ndarray and "feature_names_in_" not in learnt
+    return fitted and X.shape[1] == learnt.get("n_features_in_")
+
+
+def finite(X: np.ndarray) -> bool:
+    """Whether all numbers are finite, and no sum of them overflows."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(X.sum()))
+
+
+def ready(model: Any, X: Any) -> bool:
+    """Whether a model that was fitted can go on with X as it is."""
+    learnt = vars(model)
+    return bool(
+        plain(model, X)
+        and X.flags.c_contiguous
+        and X.dtype == learnt["coef_"].dtype
+        and "t_" in learnt
+        and not model.average
+        and not model.verbose
+        and not departs(model)
+        and not getattr(model, "callbacks", ())
+        and not hasattr(model, "_skl_callbacks")
+        and finite(X)
+    )
+
+
+def labelled(X: np.ndarray, y: Any, kinds: str) -> bool:
+    """Whether y is an array of a label for each row, of one of these kinds of dtype."""
+    fits = type(y) is np.ndarray and y.dtype.kind in kinds and y.shape == X.shape[:1]
+    return fits and (y.dtype.kind != "f" or finite(y))
