@@ -43,13 +43,53 @@ Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass
+class Counters:
+    """The numbers of steps that parameters have made, as their states keep them.
+
+    Attributes
+    ----------
+    steps : list of tensors of one number
+    addresses : ndarray of int64, shape (n, 1)
+    kind : int
+        Their type, as a number; -1 where it is none that is counted in by the extension.
+    """
+
+    steps: list[torch.Tensor]
+    addresses: np.ndarray
+    kind: int
+
+    @classmethod
+    def of(cls, states: list[dict[str, Any]]) -> Counters:
+        """Those of the states."""
+        steps = [state["step"] for state in states]
+        addresses, sizes, _, kind = describe([steps])
+        if kind not in COUNTERS or not (sizes == 1).all():
+            for place, step in enumerate(steps):
+                if not isinstance(step, torch.Tensor) or step.numel() != 1:
+                    raise TensorError(
+                        f"step of params[{place}]: expected a tensor of one number, got {step!r}."
+                    )
+            kind = -1
+        return cls(steps, addresses, kind)
+
+    def count_up(self) -> np.ndarray:
+        """Add 1 to each and return what they are then."""
+        if self.kind >= 0:
+            counted: np.ndarray = COUNTERS[self.kind](self.addresses)
+            return counted
+        for step in self.steps:
+            step += 1
+        return np.array([float(step) for step in self.steps])
+
+
+@dataclass
 class _Work:
     """One group's parameters that have gradients, and what is remembered of each."""
 
     group: dict[str, Any]
     params: list[torch.Tensor]
-    states: list[dict[str, Any]]
     fresh: np.ndarray  # whether the memory was made in this step
+    counters: Counters | None
     tables: list[Table]
     sparse: Pairs  # with their gradients
 
@@ -218,7 +258,8 @@ class Fused(torch.optim.Optimizer):
                 "`fused=True` requires all the params to be floating point Tensors on the CPU"
             )
             raise TensorError(f"{accepted}: {error}") from None
-        return _Work(group, params, states, fresh, made, sparse)
+        counters = Counters.of(states) if self._counts else None
+        return _Work(group, params, fresh, counters, made, sparse)
 
     def _factor(self, work: list[_Work], divisor: float) -> float:
         """What gradients are multiplied by: the scaler's factor, and that of clipping."""
@@ -238,7 +279,7 @@ class Fused(torch.optim.Optimizer):
         group = work.group
         if group["maximize"]:
             factor = -factor
-        steps = count_up([state["step"] for state in work.states]) if self._counts else work.fresh
+        steps = work.fresh if work.counters is None else work.counters.count_up()
         different, which = alike(steps)
         numbers = [{"factor": factor, **self._numbers(group, step)} for step in different]
         rows = np.array([[row.get(name, 0.0) for name in NUMBERS] for row in numbers])
@@ -314,19 +355,6 @@ def alike(numbers: np.ndarray) -> tuple[list[Any], np.ndarray]:
         return numbers[:1].tolist(), np.zeros(numbers.size, np.int32)
     different, which = np.unique(numbers, return_inverse=True)
     return different.tolist(), which.astype(np.int32)
-
-
-def count_up(steps: list[torch.Tensor]) -> np.ndarray:
-    """Add 1 to each and return what they are then."""
-    addresses, sizes, _, kind = describe([steps])
-    if kind in COUNTERS and (sizes == 1).all():
-        counted: np.ndarray = COUNTERS[kind](addresses)
-        return counted
-    for place, step in enumerate(steps):
-        if not isinstance(step, torch.Tensor) or step.numel() != 1:
-            raise TensorError(f"step of params[{place}]: expected a tensor of one number.")
-        step += 1
-    return np.array([float(step) for step in steps])
 
 
 class SGD(Fused, torch.optim.SGD):
