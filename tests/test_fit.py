@@ -887,3 +887,18 @@ def test_gradient_of_rows(rows, weight, backend):
         np.append(coef, intercept), (start - step.theta) / 0.1, rtol=1e-9, atol=1e-12
     )
     assert coef.dtype == np.float64 and isinstance(loss, float) and isinstance(intercept, float)
+
+
+def test_the_interpreter_may_end_while_a_thread_trains():
+    code = """
+        import threading, time
+        import numpy as np, schuss
+
+        X = np.random.default_rng(0).normal(size=(100000, 50))
+        options = {"batch_size": 1, "epochs": 10000, "learning_rate": 1e-6}
+        train = lambda: schuss.fit(X, X[:, 0], **options)
+        threading.Thread(target=train, daemon=True).start()
+        time.sleep(1)
+        print("ended")
+    """
+    assert run_python(code) == "ended"

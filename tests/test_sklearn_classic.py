@@ -267,3 +267,17 @@ def test_a_part_changes_the_coefficients_where_they_lie(target):
 )
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("name", ["native", "jit", "reference"])
+def test_intercepts_that_come_back_to_zero(name):
+    """Rows without entries then have a margin of exactly 0, which a perceptron steps at."""
+    backend_or_skip(name)
+    rows = sparse.random(1000, 50, 0.06, format="csr", random_state=1)
+    y = (np.asarray(rows.sum(axis=1)).ravel() > 1.5).astype(int)
+    options = {"loss": "perceptron", "shuffle": False, "max_iter": 3, "tol": None}
+    options |= {"learning_rate": "constant", "random_state": 0}
+    expected = theirs.SGDClassifier(**options).fit(rows, y)
+    made = ours.SGDClassifier(**options, backend=name).fit(rows, y)
+    np.testing.assert_allclose(made.intercept_, expected.intercept_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.coef_, expected.coef_, rtol=1e-9, atol=1e-12)

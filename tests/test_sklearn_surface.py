@@ -428,3 +428,83 @@ def test_each_difference_on_the_page_names_a_test():
     for entry in entries:
         names = re.findall(r"``(test_\w+)``", entry)
         assert any(f"def {name}(" in sources for name in names), entry
+
+
+# ------------------------------------------------------------------------------------- repairs
+
+
+def test_a_training_that_begins_anew_is_told_once():
+    rows = X.copy()
+    rows[80] *= 1e8  # whose slopes are cut off
+    options = {"max_iter": 5, "tol": None, "eta0": 1e-6, "learning_rate": "constant"}
+    seen = []
+    model = ours.SGDRegressor(**options, shuffle=False, callbacks=[seen.append])
+    model.partial_fit(X, SCORES)
+    model = model.set_params(warm_start=True).fit(rows, SCORES)
+    assert [moment.epoch for moment in seen] == [1, 1, 2, 3, 4, 5]
+    assert list(model.history_.epoch) == [1, 2, 3, 4, 5]
+    callback = pytest.importorskip("sklearn.callback")
+    watched = ours.SGDRegressor(**options, shuffle=False)
+    watched.set_callbacks(callback.ScoringMonitor(scoring="r2")).fit(rows, SCORES)
+    alone = ours.SGDRegressor(**options, shuffle=False).fit(rows, SCORES)
+    np.testing.assert_array_equal(watched.coef_, alone.coef_)
+
+
+def test_short_cuts_of_parts_are_left_where_they_would_differ():
+    options = {"shuffle": False, "learning_rate": "constant", "random_state": 0}
+    made = []
+    for weights in (None, np.ones(160)):
+        model = ours.SGDRegressor(early_stopping=True, **options).fit(X, SCORES)
+        before = model.t_
+        model.partial_fit(X, SCORES, sample_weight=weights)
+        made.append((model.t_ - before, *model.coef_))
+    np.testing.assert_allclose(made[0], made[1], rtol=1e-12)
+    narrow = X.astype(np.float32)
+    model = ours.SGDRegressor(**options).partial_fit(narrow, SCORES)
+    model.set_params(dtype="float64").partial_fit(narrow, SCORES)
+    assert model.coef_.dtype == np.float64
+    made = []
+    for weights in (None, np.ones(160)):
+        model = ours.SGDRegressor(rule="sgd(momentum=0.9)", batch_size=32, **options)
+        model.partial_fit(X, SCORES)
+        model.set_params(rule="sgd", batch_size=1).partial_fit(X, SCORES, sample_weight=weights)
+        model.set_params(rule="sgd(momentum=0.9)", batch_size=32).partial_fit(X, SCORES)
+        made.append(model.coef_)
+    np.testing.assert_allclose(made[0], made[1], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"learning_rate='constnt'.*did you mean 'constant'"):
+        ours.SGDRegressor(**options).partial_fit(X, SCORES).set_params(
+            learning_rate="constnt"
+        ).partial_fit(X, SCORES)
+
+
+def test_seconds_of_classes_trained_together_are_those_of_the_pass():
+    def slow(moment):
+        time.sleep(0.02)
+
+    began = time.perf_counter()
+    model = ours.SGDClassifier(max_iter=2, tol=None, callbacks=slow).fit(X, CLASSES)
+    assert model.history_.seconds[-1] < time.perf_counter() - began - 6 * 0.02
+
+
+def test_targets_beyond_the_dtype():
+    with pytest.raises(ValueError, match="beyond float32"):
+        ours.SGDRegressor(dtype="float32").fit(X, SCORES * 1e300)
+
+
+def test_one_class_reads_what_the_others_read():
+    model = ours.SGDOneClassSVM(random_state=0).fit(X)
+    rows = sparse.csr_matrix(X)
+    rows.indptr = rows.indptr.copy()
+    rows.indptr[3] = 5 * 10**8
+    for broken in (rows, np.ma.masked_array(X, X > 1)):
+        with pytest.raises((ValueError, TypeError)):
+            model.predict(broken)
+        with pytest.raises((ValueError, TypeError)):
+            ours.SGDOneClassSVM().fit(broken)
+    wide = sparse.csr_matrix(X)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    np.testing.assert_allclose(ours.SGDOneClassSVM(random_state=0).fit(wide).n_features_in_, 7)
+    narrow = ours.SGDOneClassSVM().partial_fit(X.astype(np.float32)).partial_fit(X)
+    assert narrow.coef_.dtype == np.float32 and list(narrow.history_.epoch) == [1, 2]
+    with pytest.raises(TypeError, match="did you mean 'learning_rate'"):
+        ours.SGDOneClassSVM(learningrate="constant")

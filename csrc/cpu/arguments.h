@@ -15,6 +15,20 @@ namespace schuss {
 
 namespace py = pybind11;
 
+// Lets other Python threads run while it lives. When the interpreter ends meanwhile, CPython ends
+// the thread that asks for its lock again, by unwinding: a destructor that may not throw, as that
+// of py::gil_scoped_release, would end the process instead.
+class Unlocked {
+ public:
+  Unlocked() : state(PyEval_SaveThread()) {}
+  ~Unlocked() noexcept(false) { PyEval_RestoreThread(state); }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  PyThreadState* state;
+};
+
 // The instruction set in use.
 extern const InstructionSet* chosen;
 

@@ -114,7 +114,7 @@ std::pair<double, double> descend_samples(const Data& data, const py::object& ro
   Workspace<T> workspace(1, problem.d);
   Outcome outcome;
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     outcome = kernels<S>().descend_samples[row_number(data.loss, portable::loss_count, "loss")](
         problem, order, update, state, workspace.scratch);
   }
@@ -146,7 +146,7 @@ std::pair<double, double> descend_batches(const Data& data, const py::object& ro
     Outcome outcome;
   } job{problem, order, update, state, workspace.scratch, batch_size, data.loss, rule, {}};
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     run_crew(
         threads,
         [](void* context, Crew crew) {
@@ -183,7 +183,7 @@ double add_gradient(const Data& data, const py::object& rows, const py::array& t
     double summed;
   } job{problem, order, parameters, workspace.scratch, data.loss, 0};
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     run_crew(
         threads,
         [](void* context, Crew crew) {
@@ -229,7 +229,7 @@ std::pair<double, double> variance(const Data& data, const py::object& rows, con
   double loss = 0, second;
   const int row = row_number(data.loss, portable::loss_count, "loss");
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     const RowKernels<S>& table = kernels<S>();
     second = table.variance(table.weigh_group[row], problem, order, parameters, &loss, sum);
   }
@@ -243,7 +243,7 @@ void margin(const py::array& X, const py::object& rows, const py::array& theta, 
   const Rows order = rows_of(rows);
   const auto* parameters = view<Scalar<S>>(theta, d + 1, "theta");
   auto* result = target<Scalar<S>>(out, order.count, "out");
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   kernels<S>().margin(matrix, d, order, parameters, result);
 }
 
@@ -271,7 +271,7 @@ void apply(int rule, std::vector<py::array> params, const std::vector<py::array>
       piece.slot[s] = target<T>(slots[k][s], size, "slot");
     pieces.push_back(piece);
   }
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   for (const Piece& p : pieces)
     vectors<T>().apply[rule](p.param, p.gradient, p.slot[0], p.slot[1], p.size, scalars, decay);
 }
@@ -282,7 +282,7 @@ void reduce(py::array dst, const std::vector<py::array>& sources, double scale) 
   T* result = target<T>(dst, size, "dst");
   std::vector<const T*> inputs;
   for (const py::array& source : sources) inputs.push_back(view<T>(source, size, "source"));
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   vectors<T>().reduce(result, inputs.data(), int64_t(inputs.size()), size, scale);
 }
 
@@ -298,7 +298,7 @@ void permute(uint64_t n, const py::array& keys, int64_t start, py::array out, in
     int64_t start, count;
     I* out;
   } job{n, round_keys, start, out.size(), target<I>(out, out.size(), "out")};
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   run_crew(
       threads,
       [](void* context, Crew crew) {
@@ -327,7 +327,7 @@ void mix(const py::array& block, const py::array& row, const py::array& starts,
                            int64_t(starts.shape(1)),
                            view<int64_t>(turned, buffers, "turned")};
   I* result = target<I>(out, out.size(), "out");
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   if constexpr (sizeof(I) == 4)
     chosen->mix_narrow(pattern, start, stop, result);
   else

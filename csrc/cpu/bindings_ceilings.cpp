@@ -29,7 +29,7 @@ double sum_rows_with(const py::array_t<T, py::array::c_style>& X, const py::obje
   } job{X.data(), int64_t(X.shape(1)), ahead, near, order, kernels, {}, 0};
   job.sums.assign(size_t(threads) * apart, 0.0);
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     run_crew(
         threads,
         [](void* context, Crew crew) {
@@ -70,7 +70,7 @@ double multiply_add(const std::string& dtype, int64_t rounds, int threads) {
     int size;
   } job{dtype == "float32", rounds, 0};
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     run_crew(
         threads,
         [](void* context, Crew crew) {
@@ -91,14 +91,14 @@ double multiply_add(const std::string& dtype, int64_t rounds, int threads) {
 // `times` empty jobs for the pool: what a call that shares its work pays at least.
 void fork_join(int threads, int64_t times) {
   check_threads(threads);
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   for (int64_t k = 0; k < times; ++k) run_crew(threads, [](void*, Crew) {}, nullptr);
 }
 
 // `times` meetings of a crew within one job: a step of several threads has three of them.
 void meet(int threads, int64_t times) {
   check_threads(threads);
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   run_crew(
       threads,
       [](void* context, Crew crew) {

@@ -126,7 +126,7 @@ void descend(ClassicDescend<P, T> kernel, WeighGroup<T> weigh, const P& problem,
   const ClassicStep step = classic.view_as(order.count);
   auto scratch = workspace.scratch();
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     kernel(weigh, problem, order, step, state, scratch);
   }
   walk.averaged = state.averaged;

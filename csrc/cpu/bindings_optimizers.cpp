@@ -130,7 +130,7 @@ void optimize(int update, const std::string& dtype, const py::array& addresses,
   const Noise noise{!draw.is_none(), draw.is_none() ? 0 : draw.cast<uint32_t>()};
   static_assert(sizeof(StepConstants) == StepConstants::count * sizeof(double), "numbers alone");
   const auto* steps = reinterpret_cast<const StepConstants*>(rows);
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   const Tiles tiles(pieces);
   Step step{kernels, tiles, steps, row, noise, {}, {}};
   if (kernels.measure) {
@@ -147,7 +147,7 @@ double squared_norm(const std::string& dtype, const py::array& addresses, const 
   check_crew(threads);
   const TensorKernels& kernels = kernels_for(dtype);
   const std::vector<Piece> pieces = pieces_of(addresses, sizes);
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   const Tiles tiles(pieces);
   struct Job {
     const TensorKernels& kernels;

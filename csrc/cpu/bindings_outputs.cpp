@@ -128,7 +128,7 @@ std::pair<double, double> descend_samples(const Data& data, const py::object& ro
   Workspace<T> workspace(problem, 1, 1);
   Outcome outcome;
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     const OutputKernels<T>& table = kernels<T>();
     outcome = table.descend_samples(table.weigh[data.loss], problem, order, update, state.packed,
                                     workspace.scratch.margins);
@@ -161,7 +161,7 @@ std::pair<double, double> descend_batches(const Data& data, const py::object& ro
     Outcome outcome;
   } job{problem, order, update, state.packed, workspace.scratch, batch_size, data.loss, rule, {}};
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     run_crew(
         threads,
         [](void* context, Crew crew) {
@@ -200,7 +200,7 @@ double add_gradient(const Data& data, const py::object& rows, const py::array& t
     double summed;
   } job{problem, order, parameters.data, workspace.scratch, data.loss, 0};
   {
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     run_crew(
         threads,
         [](void* context, Crew crew) {
@@ -248,7 +248,7 @@ std::pair<double, double> variance(const Data& data, const py::object& rows, con
   const Rows order = rows_of(rows);
   Lines<T> parameters((problem.d + 1) * problem.width), margins(2 * problem.width);
   pack(problem, view<T>(theta, problem.outputs * (problem.d + 1), "theta"), parameters.data);
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   const OutputKernels<T>& table = kernels<T>();
   const double second =
       table.second_moment(table.weigh[data.loss], problem, order, parameters.data, margins.data);
@@ -268,7 +268,7 @@ void margin(const py::array& X, const py::object& rows, const py::array& theta, 
   Lines<T> parameters((d + 1) * width), margins(width);
   pack(problem, view<T>(theta, outputs * (d + 1), "theta"), parameters.data);
   T* result = target<T>(out, order.count * outputs, "out");
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   kernels<T>().margin(problem, order, parameters.data, margins.data, result);
 }
 

@@ -88,7 +88,7 @@ std::pair<double, double> descend_samples(const SparseData& data, const py::obje
     auto scratch = workspace.scratch();
     Outcome outcome;
     {
-      py::gil_scoped_release release;
+      Unlocked unlocked;
       const auto& table = kernels<T, I>();
       outcome =
           table.descend_samples(table.weigh[data.loss], problem, order, update, state, scratch);
@@ -105,7 +105,7 @@ Result with_crew(int threads, Body body) {
     Body& body;
     Result result;
   } job{body, {}};
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   run_crew(
       threads,
       [](void* context, Crew crew) {
@@ -243,7 +243,7 @@ std::pair<double, double> variance(const SparseData& data, const py::object& row
     const T* parameters = view<T>(theta, problem.d + 1, "theta");
     double* sum = target<double>(gradient, problem.d + 1, "gradient");
     const auto& table = kernels<T, I>();
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     double loss = 0;
     const double second =
         table.variance(table.weigh[data.loss], problem, order, parameters, &loss, sum);
@@ -259,7 +259,7 @@ void margin(const Matrix& matrix, const py::object& rows, const py::array& theta
     const Rows order = rows_of(rows);
     const T* parameters = view<T>(theta, problem.d + 1, "theta");
     T* result = target<T>(out, order.count, "out");
-    py::gil_scoped_release release;
+    Unlocked unlocked;
     kernels<T, I>().margin(problem, order, parameters, result);
   });
 }

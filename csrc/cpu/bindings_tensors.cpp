@@ -145,7 +145,7 @@ void gather(int64_t source, int64_t n, int64_t size, const py::array& rows, int6
   const int64_t* many = narrow ? nullptr : view<int64_t>(rows, sight, "rows");
   const auto* from = reinterpret_cast<const char*>(source);
   auto* to = reinterpret_cast<char*>(out);
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   if (narrow)
     gather_rows(from, n, size, few, count, sight, to);
   else

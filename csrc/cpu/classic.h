@@ -14,6 +14,17 @@ namespace classic {
 // Slopes are cut off here.
 constexpr double largest_slope = 1e12;
 
+// A product that is not fused with the sum it goes into: where intercepts come back to 0, as those
+// of rows without entries do, what fusing keeps of the product's tail would be a sign.
+SCHUSS_INLINE double rounded(double product) {
+#if defined(__aarch64__)
+  asm("" : "+w"(product));
+#elif defined(__x86_64__)
+  asm("" : "+x"(product));
+#endif
+  return product;
+}
+
 // Moves a weight, or a pack of them, towards zero by what it still owes, and writes up what it has
 // paid (Tsuruoka, Tsujii and Ananiadou 2009). Payments are signed: they are changes of the weight.
 // No branches: signs of weights are not to be foreseen.
@@ -378,7 +389,7 @@ inline void decide(const P& problem, int64_t i, int64_t a, double given, double 
   scratch.keep[a] = larger(1 - rate * step.l2, 0.0);
   state.owed[k] += rate * step.l1;
   double& b = state.intercept[k];
-  if (problem.fit_intercept) b += (change - rate * step.drift) * step.intercept_decay;
+  if (problem.fit_intercept) b += rounded((change - rate * step.drift) * step.intercept_decay);
   if (state.average) {
     double& mean = state.average[k * (problem.d + 1) + problem.d];
     mean += (b - mean) / double(state.averaged);

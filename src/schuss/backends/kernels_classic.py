@@ -29,6 +29,10 @@ look_ahead_sparse, dot_sparse, LEAST_SCALE = SPARSE.look_ahead, SPARSE.dot, SPAR
 LARGEST_SLOPE = 1e12
 
 
+# Where intercepts come back to 0, what a fused product keeps of its tail would be a sign.
+UNFUSED: dict[str, Any] = {**FAST, "fastmath": FAST["fastmath"] - {"contract"}}
+
+
 def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
     return KERNELS.entry_of(FORMULAS, build)
 
@@ -88,7 +92,7 @@ def rate_at(step, walk, s, k):  # type: ignore[no-untyped-def]
     return step.rates[s if step.rates.size > 1 else 0] * walk.factor[k]
 
 
-@njit(**FAST, forceinline=True)
+@njit(**UNFUSED, forceinline=True)
 def move_intercept(data, step, walk, averaged, k, rate, change):  # type: ignore[no-untyped-def]
     """The intercept's part of a step, and of the mean."""
     if data.fit_intercept:

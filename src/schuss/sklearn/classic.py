@@ -6,6 +6,7 @@ itself.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -84,9 +85,10 @@ class ClassicTraining(Training):
         for epoch in range(1, max_iter + 1):
             for k in state.active:
                 journals[k].begin()
-            before = self._penalties(state)
+            before, began = self._penalties(state), time.perf_counter()
             losses = self._walk(visits, updates + (epoch - 1) * visits.length, state, average)
             check_finite(state, epoch)
+            seconds = time.perf_counter() - began
             penalties = (before + self._penalties(state)) / 2
             made = epoch * visits.length
             step = updates + made
@@ -95,7 +97,7 @@ class ClassicTraining(Training):
                 score = self.scores[k](w[:-1], w[-1]) if self.scores else np.nan
                 reached = score if self.scores else -(loss + penalties[k])
                 moment, rate = at(state, k, step), self.last_rate(step, patience[k])
-                wish = journals[k].note(moment, loss, score, rate)
+                wish = journals[k].note(moment, loss, score, rate, seconds)
                 if patience[k].ends(reached) or wish or epoch == max_iter:
                     outcomes[int(k)] = Outcome(w, epoch, made, journals[k].finish())
             state.active = np.array([k for k in state.active if k not in outcomes], np.int64)

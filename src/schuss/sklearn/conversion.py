@@ -12,7 +12,6 @@ from sklearn.base import is_classifier
 from schuss.errors import InvalidArgument, InvalidType
 from schuss.sklearn.estimators import SGDClassifier, SGDRegressor
 from schuss.sklearn.oneclass import SGDOneClassSVM
-from schuss.sklearn.options import is_multinomial
 
 __all__ = ["from_sklearn", "patch", "to_sklearn", "unpatch"]
 
@@ -100,7 +99,8 @@ def to_sklearn(model: Any) -> Any:
             f"model={model!r}: expected {names} of schuss.sklearn; got {type(model).__name__}."
         )
     n_outputs = np.size(getattr(model, "intercept_", 0.0))
-    if is_multinomial(model) or (n_outputs > 1 and not is_classifier(model)):
+    together = getattr(model, "multi_class", "ovr") == "multinomial"
+    if together or (n_outputs > 1 and not is_classifier(model)):
         raise InvalidArgument(
             "model: scikit-learn's classes have no multinomial loss and one output only; expected "
             "multi_class='ovr', and one column of targets."
@@ -114,7 +114,7 @@ def _as(kind: Any, model: Any) -> Any:
     made = kind(**{name: value for name, value in model.get_params().items() if name in known})
     learnt = {k: v for k, v in vars(model).items() if k.endswith("_") or k.startswith("_")}
     if kind in PAIRS:
-        for name in ("backend_", "history_", "_memory"):
+        for name in ("backend_", "history_", "_memory", "_skl_callbacks"):
             learnt.pop(name, None)
     for name, value in copy.deepcopy(learnt).items():
         setattr(made, name, value)

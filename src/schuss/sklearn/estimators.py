@@ -474,7 +474,7 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
             for share in np.array_split(classes, jobs)
         )
         made = [outcome for share in shares for outcome in share]
-        remember(self, made)
+        remember(self, made, together=True)
         keep(self, made, mean)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:

@@ -9,13 +9,13 @@ import numpy as np
 
 from schuss.data.arrays import as_array
 from schuss.data.sparse import is_sparse, sound
-from schuss.errors import DataTypeError, InvalidType
+from schuss.errors import DataError, DataTypeError, InvalidType
 
 __all__ = ["in_dtype", "readable"]
 
 # Attributes that hold weights.
 PARTS = [f"{kind}{part}" for kind in ("_standard_", "_average_") for part in ("coef", "intercept")]
-PARAMETERS = ["coef_", "intercept_", *PARTS]
+PARAMETERS = ["coef_", "intercept_", "offset_", *PARTS]
 
 
 def readable(value: Any, name: str, dates: bool = False) -> Any:
@@ -84,9 +84,22 @@ def in_dtype(model: Any, X: Any, *more: np.ndarray) -> tuple[Any, ...]:
 
     By ``dtype="auto"`` that is the dtype of its weights: that of the data it began with.
     """
-    dtype = np.dtype(model.coef_.dtype if model.dtype == "auto" else model.dtype)
+    asked = getattr(model, "dtype", "auto")
+    dtype = np.dtype(model.coef_.dtype if asked == "auto" else asked)
     for name in PARAMETERS:
         weights = getattr(model, name, None)
         if weights is not None and weights.dtype != dtype:
             setattr(model, name, weights.astype(dtype))
-    return tuple(array.astype(dtype, copy=False) for array in (X, *more))
+    return tuple(_converted(array, dtype) for array in (X, *more))
+
+
+def _converted(array: Any, dtype: np.dtype[Any]) -> Any:
+    """The array in that dtype, in which its numbers have to be finite as well."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        made = array.astype(dtype)
+    numbers = made.data if is_sparse(made) else made
+    if not np.isfinite(numbers).all():
+        raise DataError(f"numbers beyond {dtype}: expected at most {np.finfo(dtype).max:.3g}.")
+    return made

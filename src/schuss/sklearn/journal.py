@@ -64,11 +64,22 @@ class Journal:
         self.n_outputs = n_outputs
         self.watch = watch
         self.began = self.noted = time.perf_counter()
+        self._known = len(self.history)
+        self._begun = self._ended = 0  # epochs of this training
+        self._opened = self._told = 0  # those that listeners know of
 
     def begin(self) -> None:
         """Take note that an epoch begins."""
-        if self.watch is not None:
+        self._begun += 1
+        if self.watch is not None and self._begun > self._opened:
             self.watch.begin()
+        self._opened = max(self._opened, self._begun)
+
+    def restart(self) -> None:
+        """Take note that the training begins anew; listeners hear of no epoch twice."""
+        rows = {name: values[: self._known] for name, values in self.history.to_dict().items()}
+        self.history = History.from_dict(rows)
+        self._begun = self._ended = 0
 
     def finish(self) -> History:
         """The history of a training that has ended."""
@@ -76,7 +87,9 @@ class Journal:
             self.watch.finish()
         return self.history
 
-    def note(self, state: State, loss: float, score: float, rate: float) -> bool:
+    def note(
+        self, state: State, loss: float, score: float, rate: float, seconds: float | None = None
+    ) -> bool:
         """Record an epoch that has ended; True if a callback wishes to stop.
 
         Parameters
@@ -88,8 +101,11 @@ class Journal:
             Of held-out rows; NaN where there are none.
         rate : float
             Learning rate of the last update.
+        seconds : float, optional
+            What the epoch took; by default the time since the last one was noted.
         """
         now = time.perf_counter()
+        seconds = now - self.noted if seconds is None else seconds
         self.history = short(self.history)
         last = self.history.last
         row = {
@@ -99,10 +115,14 @@ class Journal:
             "train_loss": loss,
             "validation_score": score,
             "learning_rate": rate,
-            "seconds": last.get("seconds", 0.0) + now - self.noted,
-            "samples_per_second": self.rows / max(now - self.noted, 1e-9),
+            "seconds": last.get("seconds", 0.0) + seconds,
+            "samples_per_second": self.rows / max(seconds, 1e-9),
         }
         self.history.append(**row)
+        self._ended += 1
+        if self._ended <= self._told:
+            return False
+        self._told = self._ended
         if self.verbose:
             self._tell(state.theta, now)
         wishes = self._wishes(state) if self.callbacks or self.watch is not None else []
@@ -138,11 +158,12 @@ def short(history: History) -> History:
     return History.from_dict({name: v[1::2] for name, v in history.to_dict().items()})
 
 
-def extended(history: History, trained: Sequence[History]) -> History:
+def extended(history: History, trained: Sequence[History], together: bool) -> History:
     """The history with the epochs of trainings that stand side by side, one for each class.
 
-    Losses and scores are means over the classes, seconds their sum; a class whose training ended
-    earlier stays as it was.
+    Losses and scores are means over the classes; a class whose training ended earlier stays as it
+    was. Seconds are those of the longest if they were trained ``together``, in one pass over the
+    rows, else their sum.
     """
     history = short(history)
     before = history.last
@@ -150,7 +171,8 @@ def extended(history: History, trained: Sequence[History]) -> History:
         rows = [one.to_dict() for one in trained]
         now = [{name: v[min(epoch, len(v) - 1)] for name, v in row.items()} for row in rows]
         longest = max(now, key=lambda row: row["epoch"])
-        seconds = sum(row["seconds"] for row in now)
+        seconds = (max if together else sum)(row["seconds"] for row in now)
+        visited = longest["samples"] if together else sum(row["samples"] for row in now)
         history.append(
             epoch=before.get("epoch", 0) + longest["epoch"],
             updates=longest["updates"],
@@ -159,6 +181,6 @@ def extended(history: History, trained: Sequence[History]) -> History:
             validation_score=float(np.mean([row["validation_score"] for row in now])),
             learning_rate=longest["learning_rate"],
             seconds=before.get("seconds", 0.0) + seconds,
-            samples_per_second=sum(row["samples"] for row in now) / max(seconds, 1e-9),
+            samples_per_second=visited / max(seconds, 1e-9),
         )
     return history

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn import linear_model
 from sklearn.utils import check_random_state
 
 from schuss.sklearn.attributes import keep, start_of, weights_of
+from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import ENGINE, remember
 from schuss.sklearn.parts import MAX_INT, go_on
 from schuss.sklearn.plain import finite, plain, ready
@@ -106,6 +108,14 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
         self.threads = threads
         self.intercept_decay = intercept_decay
 
+    def _fit(self, X: Any, *args: Any, **given: Any) -> Any:
+        # scikit-learn's checks would let these pass, or write into them.
+        starts = {name: copy.copy(given.pop(name, None)) for name in ("coef_init", "offset_init")}
+        return super()._fit(readable(X, "X"), *args, **starts, **given)
+
+    def _partial_fit(self, X: Any, *args: Any, **given: Any) -> Any:
+        return super()._partial_fit(readable(X, "X"), *args, **given)
+
     def _fit_one_class(
         self,
         X: Any,
@@ -114,6 +124,7 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
         learning_rate: str,
         max_iter: int,
     ) -> None:
+        X, sample_weight = in_dtype(self, X, sample_weight)
         seed = check_random_state(self.random_state).randint(0, MAX_INT)
         nobody = np.zeros(X.shape[0], dtype=bool)
         setting = Setting.of_data(self, X, nobody, alpha, max_iter, seed, drift=alpha)
@@ -140,5 +151,5 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
     def decision_function(self, X: Any) -> np.ndarray:
         """As scikit-learn's: signed distances, positive for inliers."""
         if not (plain(self, X) and finite(X)):
-            return super().decision_function(X)
+            return super().decision_function(readable(X, "X"))
         return (X @ self.coef_.T - self.offset_).ravel()

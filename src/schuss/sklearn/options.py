@@ -40,7 +40,6 @@ __all__ = [
     "journal_of",
     "loss_of",
     "remember",
-    "rewind",
     "train_batches",
 ]
 
@@ -109,7 +108,7 @@ def check_departure(model: Any) -> None:
     if model.intercept_decay not in ("auto", 1):
         raise InvalidArgument(
             f"intercept_decay={model.intercept_decay!r}: is one of scikit-learn's steps; expected "
-            "batch_size=1, rule='sgd', order=None and clip_norm=None, or 'auto'."
+            "one output, batch_size=1, rule='sgd', order=None and clip_norm=None, or 'auto'."
         )
     if model.penalty in ("l1", "elasticnet") and not rule_of(model).proximal:
         raise InvalidArgument(
@@ -150,13 +149,6 @@ def history_of(model: Any) -> History:
     return model.history_ if model.t_ > 1 and hasattr(model, "history_") else History(COLUMNS)
 
 
-def rewind(model: Any, rows: int) -> None:
-    """Leave so many rows of the history that goes on: what came after is made anew."""
-    if model.t_ > 1 and hasattr(model, "history_"):
-        kept = {name: values[:rows] for name, values in model.history_.to_dict().items()}
-        model.history_ = History.from_dict(kept)
-
-
 def journal_of(model: Any, rows: int, k: int = 0, n_outputs: int = 1) -> Journal:
     """What records a training over so many rows; of several classes, each has its own."""
     alone = n_outputs > 1 or len(getattr(model, "classes_", ())) <= 2
@@ -167,12 +159,15 @@ def journal_of(model: Any, rows: int, k: int = 0, n_outputs: int = 1) -> Journal
     return Journal(rows, history, callbacks, model.verbose, n_outputs, epochs)
 
 
-def remember(model: Any, made: Sequence[Outcome]) -> None:
-    """Keep what the next call goes on from: history, and the rule's memory."""
+def remember(model: Any, made: Sequence[Outcome], together: bool = False) -> None:
+    """Keep what the next call goes on from: history, and the rule's memory.
+
+    ``together`` says whether one pass over the rows has trained all of them.
+    """
     if len(made) == 1:
         model.history_ = made[0].history
     else:
-        model.history_ = extended(history_of(model), [one.history for one in made])
+        model.history_ = extended(history_of(model), [one.history for one in made], together)
     slots = [one.slots for one in made]
     if slots[0] is not None:
         model._memory = (rule_of(model), slots)

@@ -72,6 +72,7 @@ def go_on(
     rate = float(segment.learning_rate[-1])
     journal.note(at(state, 0, done + n), float(losses.mean()) / n, np.nan, rate)
     model.history_ = journal.finish()
+    vars(model).pop("_memory", None)  # of steps of another rule
     keep_coef(model, state.coef)
     model.t_ += n
     model.n_iter_ = 1

@@ -38,6 +38,8 @@ def ready(model: Any, X: Any) -> bool:
         plain(model, X)
         and X.flags.c_contiguous
         and X.dtype == learnt["coef_"].dtype
+        and getattr(model, "dtype", "auto") in ("auto", X.dtype.name)
+        and not getattr(model, "early_stopping", False)
         and "t_" in learnt
         and not model.average
         and not model.verbose

@@ -11,7 +11,7 @@ import numpy as np
 from schuss.backends import Problem
 from schuss.data.sparse import as_rows, is_sparse
 from schuss.sklearn.classic import ClassicTraining
-from schuss.sklearn.options import history_of, journal_of, rewind
+from schuss.sklearn.options import journal_of
 from schuss.sklearn.recipe import Recipe, recipe_of
 from schuss.sklearn.training import Average, Outcome, SlopesCutOff, Training
 
@@ -105,16 +105,14 @@ def train(
 ) -> list[Outcome]:
     """Train one weight vector, and the mean of its iterates in ``mean``, as the model says."""
     updates, fields = int(model.t_) - 1, setting.of(model, y, weights)
-    training = Training(**fields, score=score)
+    training, journal = Training(**fields, score=score), journal_of(model, setting.n_rows)
     if by_descend(model, training, setting):
         average = None if mean is None else Average(int(model.average), mean[0].copy())
-        known = len(history_of(model))
         try:
-            journal = journal_of(model, setting.n_rows)
             made = training.run(start[0], updates, setting.max_iter, journal, average)
         except SlopesCutOff:
             log.debug("%s: begins anew, with slopes cut off", type(model).__name__)
-            rewind(model, known)
+            journal.restart()
         else:
             if mean is not None and average is not None:
                 mean[0] = average.theta
@@ -122,5 +120,4 @@ def train(
     scores = None if score is None else [score]
     classic = ClassicTraining(**fields, step=setting.recipe.step, scores=scores)
     average = None if mean is None else Average(int(model.average), mean)
-    journals = [journal_of(model, setting.n_rows)]
-    return classic.run_all(start, updates, setting.max_iter, journals, average)
+    return classic.run_all(start, updates, setting.max_iter, [journal], average)

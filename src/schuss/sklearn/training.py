@@ -10,6 +10,7 @@ import numpy as np
 
 from schuss.backends import Backend, Problem, Segment, State
 from schuss.data import order as orders
+from schuss.errors import unknown_name
 from schuss.formulas import rules, schedules
 from schuss.history import History
 from schuss.loop import visited
@@ -19,6 +20,9 @@ __all__ = ["Average", "Outcome", "Patience", "SlopesCutOff", "Training", "schedu
 
 # Beyond this summed loss scikit-learn may have cut a slope off at 1e12.
 LARGEST_LOSS = 1e23
+
+# Learning rates that begin, or stay, at eta0.
+CONSTANT = ("constant", "adaptive", "pa1", "pa2")
 
 # A learning rate that is divided by 5 stops at this.
 LEAST_RATE = 1e-6
@@ -32,6 +36,8 @@ def schedule_of(name: str, eta0: float, power_t: float, alpha: float) -> Callabl
         return lambda t: eta0 * (1.0 + t) ** -power_t
     if name == "invscaling":
         return schedules.invscaling(eta0, power_t)
+    if name not in CONSTANT:
+        raise unknown_name("learning_rate", name, ["optimal", "invscaling", *CONSTANT])
     return schedules.constant(eta0)
 
 
