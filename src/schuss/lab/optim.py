@@ -295,11 +295,13 @@ def triad(numbers: int, slots: int, threads: int) -> Callable[[], None]:
     slots : int
     threads : int
     """
+    import torch
+
     from schuss import _native
     from schuss.torch.optimizers import NUMBERS as CONSTANTS
 
-    arrays = [np.ones(numbers, np.float32) for _ in range(2 + slots)]
-    addresses = np.array([[array.ctypes.data for array in arrays]], np.int64)
+    arrays = [torch.ones(numbers) for _ in range(2 + slots)]
+    addresses = np.array([[array.data_ptr() for array in arrays]], np.int64)
     constants = np.zeros((1, len(CONSTANTS)))
     constants[0, CONSTANTS.index("rate")] = RATE
     kind = _native.updates().index(f"triad{slots}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import operator
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ NUMBERS = (
     "factor", "decay", "shrink", "rate", "first", "second", "third", "first_scale", "root_scale",
     "eps", "trust", "ratio",
 )  # fmt: skip
+LAYOUT = operator.attrgetter("layout")
 # By the number of the type of what is counted in (schuss.torch.tensors.TYPES).
 COUNTERS = {0: _native.count_up_float32, 1: _native.count_up_float64}
 # Below so many numbers for each, another thread costs more than it saves.
@@ -226,13 +228,8 @@ class Fused(torch.optim.Optimizer):
 
         What is made, ``begun`` says.
         """
-        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
-        sparse: Pairs = []
-        if {g.layout for _, g in pairs} - {torch.strided}:
-            sparse = [(p, g) for p, g in pairs if g.layout != torch.strided]
-            self._check_sparse(sparse)
-            pairs = [(p, g) for p, g in pairs if g.layout == torch.strided]
-        params, names = [p for p, _ in pairs], self._slots(group)
+        params, grads, sparse = self._with_gradients(group["params"])
+        names = self._slots(group)
         if group.get("fused") and any(map(torch.is_complex, params)):
             raise TensorError(
                 "`fused=True` requires all the params to be floating point Tensors, got a complex "
@@ -248,7 +245,7 @@ class Fused(torch.optim.Optimizer):
                     begun.append((p, [name for name in names if state.get(name) is None]))
                     self._begin(group, p, state)
             slots = [[state[name] for state in states] for name in names]
-        columns = [params, [g for _, g in pairs], *slots]
+        columns = [params, grads, *slots]
         try:
             made = tables(columns, ("the parameter", "the gradient", *names)) if params else []
         except TensorError as error:
@@ -260,6 +257,21 @@ class Fused(torch.optim.Optimizer):
             raise TensorError(f"{accepted}: {error}") from None
         counters = Counters.of(states) if self._counts else None
         return _Work(group, params, fresh, counters, made, sparse)
+
+    def _with_gradients(
+        self, params: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], Pairs]:
+        """Parameters that have dense gradients, those, and the pairs whose gradient is sparse."""
+        grads: list[Any] = [p.grad for p in params]
+        if type(None) not in map(type, grads) and set(map(LAYOUT, grads)) <= {torch.strided}:
+            return params, grads, []
+        # Pairs are made only where they are needed: many of them rouse the garbage collector.
+        pairs = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
+        sparse = [(p, g) for p, g in pairs if g.layout != torch.strided]
+        if sparse:
+            self._check_sparse(sparse)
+        dense = [(p, g) for p, g in pairs if g.layout == torch.strided]
+        return [p for p, _ in dense], [g for _, g in dense], sparse
 
     def _factor(self, work: list[_Work], divisor: float) -> float:
         """What gradients are multiplied by: the scaler's factor, and that of clipping."""

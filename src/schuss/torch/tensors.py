@@ -69,8 +69,9 @@ def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
     """
     addresses, sizes, kinds, kind = describe(columns)
     for column in columns:
-        if any(map(torch.Tensor.is_neg, column)):  # their numbers lie there negated
-            kinds[[t.is_neg() for t in column]], kind = -1, -1
+        negated = list(map(torch.Tensor.is_neg, column))
+        if True in negated:  # their numbers lie there negated
+            kinds[negated], kind = -1, -1
     if kind >= 0:
         return [Table(NAMES[kind], addresses, sizes, columns)]
     made = []
