@@ -10,7 +10,10 @@ from sklearn.base import is_classifier
 
 from schuss.sklearn.training import Outcome
 
-__all__ = ["keep", "keep_coef", "start_of", "weights_of"]
+__all__ = ["MAX_INT", "keep", "keep_coef", "start_of", "weights_of"]
+
+# Seeds are drawn below this, as scikit-learn draws them.
+MAX_INT = np.iinfo(np.int32).max
 
 
 def weights_of(sample_weight: np.ndarray, per_row: Any = 1.0) -> np.ndarray | None:

@@ -109,13 +109,8 @@ class Batches:
         longest = self._segment_rows(state, average)
         while done < self.n_rows:
             end = min(done + longest, self.n_rows)
-            if average is not None:
-                # A segment has the mean in all of its steps or in none.
-                before = average.start - 1 - state.step
-                if before > 0:
-                    end = min(end, done + before * size)
-                elif state.average is None:
-                    state.average, state.averaged = average.theta, -before
+            if average is not None and (before := average.updates_before(state, state.step)):
+                end = min(end, done + before * size)
             steps = np.arange(state.step, state.step - (done - end) // size)
             rates = shrink * self.schedule(steps)
             problem, rows = self._ready(visited(self.visits, number, done, end, self.rows))

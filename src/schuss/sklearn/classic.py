@@ -122,13 +122,8 @@ class ClassicTraining(Training):
         longest = self.backend.segment_rows(elements, 1)
         while done < n:
             end = min(done + longest, n)
-            if average is not None:
-                # A segment has the mean in all of its steps or in none.
-                before = average.start - 1 - (first + done)
-                if before > 0:
-                    end = min(end, done + before)
-                elif state.average is None:
-                    state.average, state.averaged = average.theta, -before
+            if average is not None and (before := average.updates_before(state, first + done)):
+                end = min(end, done + before)
             rates = self.schedule(np.arange(first + done, first + end))
             rows = visited(visits, first, done, end, self.rows)
             segment = Segment(rows, rates, 1)

@@ -21,7 +21,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from schuss.data.order import Order
 from schuss.errors import MissingPackage
 from schuss.formulas.rules import Rule
-from schuss.sklearn.attributes import keep, start_of, weights_of
+from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.classic import ClassicTraining
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import CONSTRAINTS, departs, is_multinomial, journal_of, remember
@@ -40,8 +40,6 @@ if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < (1, 8):
     )
 
 __all__ = ["SGDClassifier", "SGDRegressor"]
-
-MAX_INT = np.iinfo(np.int32).max
 
 
 class SGDRegressor(Surface, linear_model.SGDRegressor):

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn import linear_model
 from sklearn.utils import check_random_state
 
-from schuss.sklearn.attributes import keep, start_of, weights_of
+from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import ENGINE, remember
-from schuss.sklearn.parts import MAX_INT, go_on
+from schuss.sklearn.parts import go_on
 from schuss.sklearn.plain import finite, plain, ready
 from schuss.sklearn.rowwise import Setting, train
 from schuss.sklearn.surface import with_near_names

@@ -22,12 +22,11 @@ from schuss.data.sparse import CSR
 from schuss.errors import InvalidArgument
 from schuss.formulas import losses, rules
 from schuss.formulas.losses import Loss
-from schuss.formulas.penalties import Penalty
 from schuss.formulas.rules import Rule
 from schuss.history import History
 from schuss.sklearn.batched import Batches
 from schuss.sklearn.journal import COLUMNS, Journal, extended
-from schuss.sklearn.training import Average, Outcome, schedule_of
+from schuss.sklearn.training import Average, Outcome, formula_of, schedule_of, strength_of
 from schuss.sklearn.watching import Epochs
 
 __all__ = [
@@ -81,9 +80,7 @@ def loss_of(model: Any) -> Loss:
     """Schuss's loss of the estimator's ``loss``, ``epsilon`` and ``multi_class``."""
     if is_multinomial(model):
         return losses.multinomial()
-    row: Any = losses.LOSSES.rows[model.loss]
-    loss: Loss = row(model.epsilon) if "epsilon" in row.__dataclass_fields__ else row()
-    return loss
+    return formula_of(model.loss, model.epsilon)
 
 
 def departs(model: Any) -> bool:
@@ -131,14 +128,6 @@ def check_dense_size(model: Any, size: int, rows: CSR) -> None:
             f"batch at a time, and {size} rows of {width} columns take "
             f"{size * width * rows.dtype.itemsize / 2**30:.1f} GiB; expected 1 ... {most // width}."
         )
-
-
-def penalty_of(model: Any) -> Penalty:
-    """The penalty; its L1 part is a proximal step."""
-    ratios = {"l2": 0.0, "l1": 1.0, "elasticnet": model.l1_ratio}
-    if model.penalty not in ratios:
-        return Penalty()
-    return Penalty.elastic_net(model.alpha, ratios[model.penalty])
 
 
 # ---- What is remembered from call to call ----
@@ -234,7 +223,7 @@ def train_batches(
         y,
         step_weights(order, weights, among),
         loss_of(model),
-        penalty_of(model),
+        strength_of(model.penalty, model.alpha, model.l1_ratio),
         bool(model.fit_intercept),
         n_outputs,
     )

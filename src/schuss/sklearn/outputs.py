@@ -14,7 +14,7 @@ from schuss.backends import Backend, choose
 from schuss.data.arrays import as_parameters
 from schuss.data.sparse import as_rows
 from schuss.errors import DataError
-from schuss.sklearn.attributes import keep, start_of, weights_of
+from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype
 from schuss.sklearn.options import (
     check_departure,
@@ -26,7 +26,6 @@ from schuss.sklearn.options import (
 
 __all__ = ["fit_outputs", "outputs_of", "train_classes", "train_jointly"]
 
-MAX_INT = np.iinfo(np.int32).max
 SIGNS = np.array([-1, 1])  # classes of a binary problem
 
 

@@ -14,15 +14,13 @@ from sklearn.utils import check_random_state
 from schuss.backends import Problem, Segment
 from schuss.backends.classic import ClassicState
 from schuss.data import order as orders
-from schuss.sklearn.attributes import keep_coef
+from schuss.sklearn.attributes import MAX_INT, keep_coef
 from schuss.sklearn.classic import at, check_finite
 from schuss.sklearn.journal import Journal
 from schuss.sklearn.options import history_of
 from schuss.sklearn.recipe import Recipe, recipe_of
 
 __all__ = ["go_on"]
-
-MAX_INT = np.iinfo(np.int32).max
 
 
 def go_on(

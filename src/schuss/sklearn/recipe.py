@@ -11,10 +11,9 @@ from schuss.backends import Backend, choose
 from schuss.backends.classic import ClassicStep
 from schuss.backends.compiled import THREADED_PLACES
 from schuss.backends.threads import usable_threads
-from schuss.formulas import losses
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
-from schuss.sklearn.training import schedule_of
+from schuss.sklearn.training import formula_of, schedule_of, strength_of
 
 __all__ = ["Recipe", "recipe_of"]
 
@@ -85,15 +84,12 @@ def _made(
     decay: float,
     drift: float,
 ) -> Recipe:
-    row: Any = losses.LOSSES.rows[loss]
-    formula: Loss = row(epsilon) if "epsilon" in row.__dataclass_fields__ else row()
-    ratio = {None: 0.0, "l2": 0.0, "l1": 1.0, "elasticnet": l1_ratio}[penalty]
-    strength = Penalty.elastic_net(0.0 if penalty is None else alpha, ratio or 0.0)
+    formula = formula_of(loss, epsilon)
     passive = {"pa1": 1, "pa2": 2}.get(learning_rate, 0)
     return Recipe(
         choose(backend, formula, threads),
         formula,
-        strength,
+        strength_of(penalty, alpha, l1_ratio),
         schedule_of(learning_rate, eta0, power_t, alpha),
         ClassicStep(decay, drift, passive, eta0),
         learning_rate != "invscaling" or power_t >= 0,

@@ -11,12 +11,23 @@ import numpy as np
 from schuss.backends import Backend, Problem, Segment, State
 from schuss.data import order as orders
 from schuss.errors import unknown_name
-from schuss.formulas import rules, schedules
+from schuss.formulas import losses, rules, schedules
+from schuss.formulas.losses import Loss
+from schuss.formulas.penalties import Penalty
 from schuss.history import History
 from schuss.loop import visited
 from schuss.sklearn.journal import Journal
 
-__all__ = ["Average", "Outcome", "Patience", "SlopesCutOff", "Training", "schedule_of"]
+__all__ = [
+    "Average",
+    "Outcome",
+    "Patience",
+    "SlopesCutOff",
+    "Training",
+    "formula_of",
+    "schedule_of",
+    "strength_of",
+]
 
 # Beyond this summed loss scikit-learn may have cut a slope off at 1e12.
 LARGEST_LOSS = 1e23
@@ -39,6 +50,19 @@ def schedule_of(name: str, eta0: float, power_t: float, alpha: float) -> Callabl
     if name not in CONSTANT:
         raise unknown_name("learning_rate", name, ["optimal", "invscaling", *CONSTANT])
     return schedules.constant(eta0)
+
+
+def formula_of(loss: str, epsilon: float) -> Loss:
+    """Schuss's loss of scikit-learn's ``loss`` and ``epsilon``."""
+    row: Any = losses.LOSSES.rows[loss]
+    formula: Loss = row(epsilon) if "epsilon" in row.__dataclass_fields__ else row()
+    return formula
+
+
+def strength_of(penalty: str | None, alpha: float, l1_ratio: float | None) -> Penalty:
+    """The penalty of scikit-learn's parameters of that name."""
+    ratio = {None: 0.0, "l2": 0.0, "l1": 1.0, "elasticnet": l1_ratio}[penalty]
+    return Penalty.elastic_net(0.0 if penalty is None else alpha, ratio or 0.0)
 
 
 class SlopesCutOff(Exception):
@@ -86,6 +110,16 @@ class Average:
 
     start: int
     theta: np.ndarray
+
+    def updates_before(self, state: Any, made: int) -> int:
+        """Updates to come without the mean after ``made``; where it is due, ``state`` gets it.
+
+        So a segment that ends there has the mean in all of its steps or in none.
+        """
+        before = self.start - 1 - made
+        if before <= 0 and state.average is None:
+            state.average, state.averaged = self.theta, -before
+        return max(before, 0)
 
 
 @dataclass(frozen=True)
@@ -208,13 +242,8 @@ class Training:
         longest = self.backend.segment_rows(self.problem.n_features, 1)
         while done < n:
             end = min(done + longest, n)
-            if average is not None:
-                # A segment has the mean in all of its steps or in none.
-                before = average.start - 1 - state.step
-                if before > 0:
-                    end = min(end, done + before)
-                elif state.average is None:
-                    state.average, state.averaged = average.theta, -before
+            if average is not None and (before := average.updates_before(state, state.step)):
+                end = min(end, done + before)
             rates = shrink * self.schedule(np.arange(state.step, state.step + end - done))
             rows = visited(visits, number, done, end, self.rows)
             loss += self.backend.descend(self.problem, state, Segment(rows, rates, 1))[0]
