@@ -132,24 +132,40 @@ SCHUSS_FN T log_one_plus_odds(T e) {
 }
 #endif
 
-// ---- Losses: value and slope (derivative in the margin) of one sample ----
-//
-// Binary labels are -1 and +1. The constructor takes the parameters in their declared order.
+// ---- Tables: kernels on CPUs find a formula by its row, those on GPUs by its name ----
 
-template <class T, int Row>
-struct loss_row;
-constexpr int first_loss = __COUNTER__ + 1;
-
-#define SCHUSS_LOSS(NAME)                                 \
+#ifdef __CUDACC__  // NVRTC has no __COUNTER__
+#define SCHUSS_TABLE(TABLE)
+#define SCHUSS_ROW(TABLE, NAME) \
+  template <class T>            \
+  struct NAME
+#define SCHUSS_COUNT(TABLE)
+#else
+#define SCHUSS_TABLE(TABLE)   \
+  template <class T, int Row> \
+  struct TABLE##_row;         \
+  constexpr int first_##TABLE = __COUNTER__ + 1;
+#define SCHUSS_ROW(TABLE, NAME)                           \
   template <class T>                                      \
   struct NAME;                                            \
   template <class T>                                      \
-  struct loss_row<T, __COUNTER__ - first_loss> {          \
+  struct TABLE##_row<T, __COUNTER__ - first_##TABLE> {    \
     using type = NAME<T>;                                 \
     static constexpr const char* name() { return #NAME; } \
   };                                                      \
   template <class T>                                      \
   struct NAME
+#define SCHUSS_COUNT(TABLE) constexpr int TABLE##_count = __COUNTER__ - first_##TABLE;
+#endif
+#define SCHUSS_LOSS(NAME) SCHUSS_ROW(loss, NAME)
+#define SCHUSS_VECTOR_LOSS(NAME) SCHUSS_ROW(vector_loss, NAME)
+#define SCHUSS_RULE(NAME) SCHUSS_ROW(rule, NAME)
+
+// ---- Losses: value and slope (derivative in the margin) of one sample ----
+//
+// Binary labels are -1 and +1. The constructor takes the parameters in their declared order.
+
+SCHUSS_TABLE(loss)
 
 SCHUSS_LOSS(squared_error) {
   SCHUSS_FN explicit squared_error(const double*) {}
@@ -248,27 +264,14 @@ SCHUSS_LOSS(poisson) {
 };
 
 // New losses go above this line.
-constexpr int loss_count = __COUNTER__ - first_loss;
+SCHUSS_COUNT(loss)
 
 // ---- Losses of several margins: value and slopes of R samples side by side ----
 //
 // weigh takes the margins, (k, R), and puts the slopes in their place; y[r] is the number of the
 // class. Loops over r are of constant length and independent: they become vectors.
 
-template <class T, int Row>
-struct vector_loss_row;
-constexpr int first_vector_loss = __COUNTER__ + 1;
-
-#define SCHUSS_VECTOR_LOSS(NAME)                               \
-  template <class T>                                           \
-  struct NAME;                                                 \
-  template <class T>                                           \
-  struct vector_loss_row<T, __COUNTER__ - first_vector_loss> { \
-    using type = NAME<T>;                                      \
-    static constexpr const char* name() { return #NAME; }      \
-  };                                                           \
-  template <class T>                                           \
-  struct NAME
+SCHUSS_TABLE(vector_loss)
 
 SCHUSS_VECTOR_LOSS(multinomial) {
   T smoothing;
@@ -302,27 +305,14 @@ SCHUSS_VECTOR_LOSS(multinomial) {
 };
 
 // New losses of several margins go above this line.
-constexpr int vector_loss_count = __COUNTER__ - first_vector_loss;
+SCHUSS_COUNT(vector_loss)
 
 // ---- Rules: one weight, its gradient and its memory slots to the new weight and slots ----
 //
 // The constructor takes the step's constants; constant 1, where there is one, is the factor of
 // decoupled weight decay, which the intercept is spared.
 
-template <class T, int Row>
-struct rule_row;
-constexpr int first_rule = __COUNTER__ + 1;
-
-#define SCHUSS_RULE(NAME)                                 \
-  template <class T>                                      \
-  struct NAME;                                            \
-  template <class T>                                      \
-  struct rule_row<T, __COUNTER__ - first_rule> {          \
-    using type = NAME<T>;                                 \
-    static constexpr const char* name() { return #NAME; } \
-  };                                                      \
-  template <class T>                                      \
-  struct NAME
+SCHUSS_TABLE(rule)
 
 SCHUSS_RULE(sgd) {
   static constexpr int slots = 0, constants = 1;
@@ -370,7 +360,7 @@ SCHUSS_RULE(adagrad) {
 };
 
 // New rules go above this line.
-constexpr int rule_count = __COUNTER__ - first_rule;
+SCHUSS_COUNT(rule)
 
 // ---- Penalty ----
 

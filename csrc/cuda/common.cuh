@@ -1,0 +1,95 @@
+// What all kernels share: packs of 16 bytes, sums over a warp and a block, barriers.
+#pragma once
+
+#include "cuda/arguments.cuh"
+
+namespace schuss {
+
+#define SCHUSS_DEVICE __device__ __forceinline__
+
+constexpr int block_threads = 256;
+constexpr unsigned all_lanes = 0xffffffffu;
+
+using namespace portable;  // the formulas
+
+// ---- Packs: what a thread reads in one load ----
+
+SCHUSS_DEVICE float widen(float x) { return x; }
+SCHUSS_DEVICE double widen(double x) { return x; }
+SCHUSS_DEVICE float widen(bfloat16 x) { return bits_to_float(uint32_t(x.bits) << 16); }
+SCHUSS_DEVICE float widen(float16 x) { return half_to_float(x.bits); }
+
+template <class S>
+struct alignas(16) Pack {
+  static constexpr int size = 16 / int(sizeof(S));
+  S numbers[size];
+};
+
+// Of rows that are read once: they need not stay in the first-level cache.
+template <class S>
+SCHUSS_DEVICE Pack<S> load_pack(const S* p) {
+  return *reinterpret_cast<const Pack<S>*>(p);
+}
+
+template <class S>
+SCHUSS_DEVICE void store_pack(S* p, const Pack<S>& pack) {
+  *reinterpret_cast<Pack<S>*>(p) = pack;
+}
+
+// Numbers that other blocks write during the launch: from the second-level cache, where all meet.
+template <class T>
+SCHUSS_DEVICE T load_shared_by_all(const T* p) {
+  return __ldcg(p);
+}
+
+// ---- Sums in a fixed order ----
+
+// Over the `Lanes` neighbours of a team, which begin at a multiple of it; all get it.
+template <int Lanes, class T>
+SCHUSS_DEVICE T team_sum(T v) {
+#pragma unroll
+  for (int apart = Lanes / 2; apart > 0; apart /= 2) v += __shfl_xor_sync(all_lanes, v, apart);
+  return v;
+}
+
+// Over the block's threads; all get it. `room` is shared, one T for each warp.
+template <class T>
+SCHUSS_DEVICE T block_sum(T v, T* room) {
+  v = team_sum<32>(v);
+  __syncthreads();  // the room may hold an earlier sum that is still being read
+  if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+  __syncthreads();
+  T sum = 0;
+  for (int warp = 0; warp < int(blockDim.x) / 32; ++warp) sum += room[warp];
+  return sum;
+}
+
+// ---- Blocks that wait for each other ----
+
+// All blocks of a launch in which all are resident. `passed` counts the barriers.
+struct GridBarrier {
+  uint32_t* arrived;
+  uint32_t passed = 0;
+
+  SCHUSS_DEVICE void wait() {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      ++passed;
+      add_release(arrived, 1);
+      while (load_acquire(arrived) < passed * gridDim.x) __nanosleep(20);
+    }
+    __syncthreads();
+  }
+};
+
+// Whether this block is the last one that comes here; it sees what the others wrote before.
+SCHUSS_DEVICE bool last_to_arrive(uint32_t* arrived) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) last = exchange_add(arrived, 1) == gridDim.x - 1;
+  __syncthreads();
+  if (last && threadIdx.x == 0) *arrived = 0;  // for the next launch
+  return last;
+}
+
+}  // namespace schuss

@@ -1,0 +1,166 @@
+"""What the backend asks of a GPU, and the GPU behind CuPy.
+
+The tests have another device of the same kind, which runs the kernels' sources on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from schuss.backends.cuda.signatures import Packed, signature
+from schuss.backends.cuda.sources import source
+
+__all__ = ["CupyDevice", "Device", "Function", "launch", "why_not"]
+
+# Dynamic shared memory that a kernel may have without being asked.
+SHARED_BY_DEFAULT = 48 << 10
+
+
+class Function(Protocol):
+    """A compiled kernel."""
+
+    def launch(
+        self, blocks: int, threads: int, shared: int, packed: Packed, *, cooperative: bool
+    ) -> None:
+        """Start it; ``shared`` is the dynamic shared memory of a block, in bytes."""
+
+    def resident_blocks(self, threads: int, shared: int) -> int:
+        """Blocks that the whole device runs at once."""
+
+
+class Device(Protocol):
+    """A device's memory and kernels. Arrays are its own; they have ``dtype`` and ``shape``."""
+
+    name: str
+
+    def function(self, unit: str, expression: str) -> Function:
+        """The kernel of a unit of the sources, compiled."""
+
+    def empty(self, shape: Any, dtype: Any) -> Any: ...
+
+    def zeros(self, shape: Any, dtype: Any) -> Any: ...
+
+    def upload(self, array: np.ndarray) -> Any: ...
+
+    def download(self, array: Any) -> np.ndarray: ...
+
+    def address(self, array: Any) -> int: ...
+
+
+def launch(
+    device: Device,
+    unit: str,
+    expression: str,
+    blocks: int,
+    threads: int,
+    shared: int,
+    arguments: Mapping[str, Any],
+    cooperative: bool = False,
+) -> None:
+    """Start a kernel with arguments by their names, each turned into what the source declares."""
+    packed = signature(unit, expression).pack(arguments, device.address)
+    function = device.function(unit, expression)
+    function.launch(blocks, threads, shared, packed, cooperative=cooperative)
+
+
+@cache
+def why_not() -> str | None:
+    """None if a GPU can be used here, else what is missing and how to get it."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy is not installed ({error}): pip install 'schuss[cuda13]'"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"there is no usable CUDA driver or GPU: {error}"
+    if count == 0:
+        return "there is no CUDA device"
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # a loader's own, of a package that is not ours
+        kind = type(error).__name__
+        return f"NVRTC was not found ({kind}): pip install nvidia-cuda-nvrtc"
+    return None
+
+
+class CupyFunction:
+    """A kernel that CuPy has compiled."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def _function(self, shared: int) -> int:
+        if shared > SHARED_BY_DEFAULT and shared > self.kernel.max_dynamic_shared_size_bytes:
+            self.kernel.max_dynamic_shared_size_bytes = shared
+        return int(self.kernel.kernel.ptr)
+
+    def launch(
+        self, blocks: int, threads: int, shared: int, packed: Packed, *, cooperative: bool
+    ) -> None:
+        """Start it on CuPy's current stream."""
+        import ctypes
+
+        import cupy
+
+        driver = cupy.cuda.driver
+        start = driver.launchCooperativeKernel if cooperative else driver.launchKernel
+        stream, pointers = cupy.cuda.get_current_stream().ptr, ctypes.addressof(packed.pointers)
+        sizes = (blocks, 1, 1, threads, 1, 1, shared, stream, pointers)
+        start(self._function(shared), *(sizes if cooperative else (*sizes, 0)))
+
+    def resident_blocks(self, threads: int, shared: int) -> int:
+        """Blocks that the whole device runs at once."""
+        import cupy
+
+        each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            self._function(shared), threads, shared
+        )
+        return int(each) * int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+
+
+class CupyDevice:
+    """The current GPU of CuPy."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._cupy = cupy
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.name = properties["name"].decode()
+        self._functions: dict[tuple[str, str], CupyFunction] = {}
+
+    def function(self, unit: str, expression: str) -> CupyFunction:
+        """The kernel, compiled when it is first asked for; CuPy keeps it on disk."""
+        key = unit, expression
+        if key not in self._functions:
+            module = self._cupy.RawModule(
+                code=source(unit), options=("-std=c++17",), name_expressions=(expression,)
+            )
+            self._functions[key] = CupyFunction(module.get_function(expression))
+        return self._functions[key]
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """Memory of the device."""
+        return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        """The same, set to 0."""
+        return self._cupy.zeros(shape, dtype)
+
+    def upload(self, array: np.ndarray) -> Any:
+        """A copy on the device."""
+        return self._cupy.asarray(array)
+
+    def download(self, array: Any) -> np.ndarray:
+        """A copy in the host's memory, once all that was started is done."""
+        copy: np.ndarray = self._cupy.asnumpy(array)
+        return copy
+
+    def address(self, array: Any) -> int:
+        """Where the array's numbers begin."""
+        return int(array.data.ptr)
