@@ -157,9 +157,9 @@ SCHUSS_FN T log_one_plus_odds(T e) {
   struct NAME
 #define SCHUSS_COUNT(TABLE) constexpr int TABLE##_count = __COUNTER__ - first_##TABLE;
 #endif
-#define SCHUSS_LOSS(NAME) SCHUSS_ROW(loss, NAME)
+#define SCHUSS_LOSS(NAME)        SCHUSS_ROW(loss, NAME)
 #define SCHUSS_VECTOR_LOSS(NAME) SCHUSS_ROW(vector_loss, NAME)
-#define SCHUSS_RULE(NAME) SCHUSS_ROW(rule, NAME)
+#define SCHUSS_RULE(NAME)        SCHUSS_ROW(rule, NAME)
 
 // ---- Losses: value and slope (derivative in the margin) of one sample ----
 //

@@ -5,8 +5,8 @@
 // int64_t and double.
 #pragma once
 
-#include "formulas.h"
 #include "cuda/portable.cuh"
+#include "formulas.h"
 
 namespace schuss {
 

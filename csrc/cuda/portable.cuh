@@ -13,7 +13,7 @@ using int64_t = long long;
 using uint64_t = unsigned long long;
 
 // Dynamic shared memory of the block as an array of T.
-#define SCHUSS_DYNAMIC_SHARED(T, name)                         \
+#define SCHUSS_DYNAMIC_SHARED(T, name)                            \
   extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
   T* name = reinterpret_cast<T*>(dynamic_shared)
 

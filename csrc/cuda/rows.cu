@@ -2,7 +2,7 @@
 //
 // Each reads a row once: width sizeof(S) bytes and 4 width flops for a gradient. What is written is
 // (width + 1) numbers for each tile of up to 64 rows of each team of the block.
-#include "cuda/finish.cuh"
+#include "cuda/columns.cuh"
 #include "cuda/rows.cuh"
 
 namespace schuss {
@@ -13,8 +13,8 @@ __global__ void __launch_bounds__(block_threads)
     gradient(const Problem<S> problem, const Rows rows, const Scalar<S>* theta,
              const Partials<Scalar<S>> partials) {
   SCHUSS_DYNAMIC_SHARED(unsigned char, room);
-  sum_tile<Loss<Scalar<S>>, Norms, HeldRows<S, Lanes, Packs>>(problem, rows, theta, partials, blockIdx.x,
-                                                      room);
+  sum_tile<Loss<Scalar<S>>, Norms, HeldRows<S, Lanes, Packs>>(problem, rows, theta, partials,
+                                                              blockIdx.x, room);
 }
 
 // One step by one block: of the whole step, so that the norm can be had before the update.
@@ -26,36 +26,36 @@ SCHUSS_DEVICE void finish_step(const Columns& columns, const Update& update, int
   if (threadIdx.x == 0) outcome.results[0] += tiles_sum(partials.losses, partials.tiles);
   if (!norm_wanted) {
     update_columns<Rule>(columns, update, step, count, 1.0, state,
-                   [&](int64_t j) { return column_sum(partials, columns.width, j); });
+                         [&](int64_t j) { return column_sum(partials, columns.width + 1, j); });
     return;
   }
   const double squares =
-      squares_of_columns(columns, update, count, state.theta, partials, outcome.total);
+      squares_of_columns(columns, update, count, state.theta, outcome.total,
+                         [&](int64_t j) { return column_sum(partials, columns.width + 1, j); });
   const double norm = sqrt(block_sum(squares, room));
   if (threadIdx.x == 0) outcome.results[1] = norm;
   update_columns<Rule>(columns, update, step, count, clipping(update.clip_norm, norm), state,
-                 [&](int64_t j) { return outcome.total[j]; });
+                       [&](int64_t j) { return outcome.total[j]; });
 }
 
 // One step in one kernel: the block that comes last finishes what all have summed.
-template <class S, template <class> class Loss, template <class> class Rule, int Lanes,
-          int Packs>
+template <class S, template <class> class Loss, template <class> class Rule, int Lanes, int Packs>
 __global__ void __launch_bounds__(block_threads)
     step(const Problem<S> problem, const Rows rows, const Partials<Scalar<S>> partials,
          const Update update, const int64_t number, const int32_t norm_wanted,
          const State<Scalar<S>> state, const Outcome outcome) {
   SCHUSS_DYNAMIC_SHARED(unsigned char, room);
   sum_tile<Loss<Scalar<S>>, false, HeldRows<S, Lanes, Packs>>(problem, rows, state.theta, partials,
-                                                      blockIdx.x, room);
+                                                              blockIdx.x, room);
   if (!last_to_arrive(outcome.arrived)) return;
   const Columns all{problem.width, 0, problem.width + 1, problem.fit_intercept};
-  finish_step<Rule<Scalar<S>>>(all, update, number, rows.count, norm_wanted, state, partials, outcome);
+  finish_step<Rule<Scalar<S>>>(all, update, number, rows.count, norm_wanted, state, partials,
+                               outcome);
 }
 
 // A run of steps in one launch. All blocks are resident; each sums tiles, waits for the others, and
 // finishes a share of the columns. The norm, where it is wanted, is one more wait.
-template <class S, template <class> class Loss, template <class> class Rule, int Lanes,
-          int Packs>
+template <class S, template <class> class Loss, template <class> class Rule, int Lanes, int Packs>
 __global__ void __launch_bounds__(block_threads)
     descend(const Problem<S> problem, const Rows rows, const int64_t batch_size,
             const Partials<Scalar<S>> partials, const Update update, const State<Scalar<S>> state,
@@ -78,13 +78,15 @@ __global__ void __launch_bounds__(block_threads)
     Partials<T> sums = partials;
     sums.tiles = (count + partials.rows_of_tile * teams - 1) / (partials.rows_of_tile * teams);
     for (int64_t tile = blockIdx.x; tile < sums.tiles; tile += gridDim.x)
-      sum_tile<Loss<Scalar<S>>, false, HeldRows<S, Lanes, Packs>>(problem, batch, state.theta, sums, tile,
-                                                          room);
+      sum_tile<Loss<Scalar<S>>, false, HeldRows<S, Lanes, Packs>>(problem, batch, state.theta, sums,
+                                                                  tile, room);
     barrier.wait();
     if (blockIdx.x == 0 && threadIdx.x == 0)
       outcome.results[0] += tiles_sum(sums.losses, sums.tiles);
     if (update.clip_norm > 0 || last) {
-      double squares = squares_of_columns(columns, update, count, state.theta, sums, outcome.total);
+      double squares =
+          squares_of_columns(columns, update, count, state.theta, outcome.total,
+                             [&](int64_t j) { return column_sum(sums, width + 1, j); });
       squares = block_sum(squares, norm_room);
       if (threadIdx.x == 0) outcome.squares[blockIdx.x] = squares;
       barrier.wait();
@@ -92,11 +94,11 @@ __global__ void __launch_bounds__(block_threads)
       for (int k = 0; k < int(gridDim.x); ++k) norm += load_shared_by_all(outcome.squares + k);
       norm = sqrt(norm);
       if (last && blockIdx.x == 0 && threadIdx.x == 0) outcome.results[1] = norm;
-      update_columns<Rule<T>>(columns, update, number, count, clipping(update.clip_norm, norm), state,
-                     [&](int64_t j) { return outcome.total[j]; });
+      update_columns<Rule<T>>(columns, update, number, count, clipping(update.clip_norm, norm),
+                              state, [&](int64_t j) { return outcome.total[j]; });
     } else {
       update_columns<Rule<T>>(columns, update, number, count, 1.0, state,
-                     [&](int64_t j) { return column_sum(sums, width, j); });
+                              [&](int64_t j) { return column_sum(sums, width + 1, j); });
     }
     barrier.wait();
   }
@@ -115,45 +117,8 @@ __global__ void __launch_bounds__(block_threads)
     const bool there = place < rows.count;
     const int64_t i = there ? row_at(rows, place) : 0;
     const Scalar<S> sum = sum_of_team<Lanes>(hand.take(X + i * width, there));
-    if (there && threadIdx.x % Lanes == 0)
-      out[place] = with_intercept ? sum + theta[width] : sum;
+    if (there && threadIdx.x % Lanes == 0) out[place] = with_intercept ? sum + theta[width] : sum;
   }
-}
-
-// ---- Steps over more tiles than one block should finish ----
-
-// Each column's sum over the tiles, and each block's share of the squared norm.
-template <class T>
-__global__ void __launch_bounds__(block_threads)
-    combine(const Partials<T> partials, const int64_t width, const int32_t fit_intercept,
-            const Update update, const int64_t count, const T* theta, const Outcome outcome) {
-  __shared__ double room[block_threads / 32];
-  const int64_t low = int64_t(blockIdx.x) * block_threads;
-  const int64_t high = low + block_threads < width + 1 ? low + block_threads : width + 1;
-  const Columns columns{width, low, high, fit_intercept};
-  double squares = squares_of_columns(columns, update, count, theta, partials, outcome.total);
-  squares = block_sum(squares, room);
-  if (threadIdx.x == 0) outcome.squares[blockIdx.x] = squares;
-}
-
-// The update from the columns' sums, in as many blocks.
-template <class T, template <class> class Rule>
-__global__ void __launch_bounds__(block_threads)
-    finish(const Partials<T> partials, const int64_t width, const int32_t fit_intercept,
-           const Update update, const int64_t number, const int64_t count, const State<T> state,
-           const Outcome outcome) {
-  const int64_t low = int64_t(blockIdx.x) * block_threads;
-  const int64_t high = low + block_threads < width + 1 ? low + block_threads : width + 1;
-  const Columns columns{width, low, high, fit_intercept};
-  double norm = 0;
-  for (int k = 0; k < int(gridDim.x); ++k) norm += outcome.squares[k];
-  norm = sqrt(norm);
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    outcome.results[0] += tiles_sum(partials.losses, partials.tiles);
-    outcome.results[1] = norm;
-  }
-  update_columns<Rule<T>>(columns, update, number, count, clipping(update.clip_norm, norm), state,
-                 [&](int64_t j) { return outcome.total[j]; });
 }
 
 }  // namespace schuss

@@ -149,7 +149,8 @@ SCHUSS_DEVICE void sum_rows(const Problem<S>& problem, const Rows& rows, T inter
     const int64_t i = row;
     if (place + teams < end) row = row_at(rows, place + teams);  // while this row is on its way
     const T y = there ? problem.y[i] : T(0);
-    const T margin = sum_of_team<lanes>(hand.take(problem.X + i * problem.width, there)) + intercept;
+    const T margin =
+        sum_of_team<lanes>(hand.take(problem.X + i * problem.width, there)) + intercept;
     const T square = Norms ? sum_of_team<lanes>(hand.square()) : T(0);
     if (!there) continue;
     const T weight = problem.weight ? problem.weight[i] : T(1);
@@ -190,7 +191,8 @@ SCHUSS_DEVICE void sum_tile(const Problem<S>& problem, const Rows& rows, const T
   T* sums = partials.sums + tile * (width + 1);
   InHand hand(width, theta, sums);
   Scalars<T> scalars;
-  sum_rows<Loss, Norms>(problem, rows, load_shared_by_all(theta + width), begin, end, hand, scalars);
+  sum_rows<Loss, Norms>(problem, rows, load_shared_by_all(theta + width), begin, end, hand,
+                        scalars);
   const bool first = threadIdx.x % lanes == 0;  // all threads of a team have the same scalars
   const double loss = block_sum(first ? scalars.loss : 0.0, apart);
   const double squares = Norms ? block_sum(first ? scalars.squares : 0.0, apart) : 0.0;

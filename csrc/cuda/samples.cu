@@ -54,7 +54,8 @@ __global__ void __launch_bounds__(block_threads)
       const int r = at / tile_depth, j = at % tile_depth;
       const int64_t up = which * k + down * tile_side + r, low = which * k + across * tile_side + r;
       const bool inside = first + j < width;
-      left[r][j] = inside && up < rows.count ? widen(X[row_at(rows, up) * width + first + j]) : T(0);
+      left[r][j] =
+          inside && up < rows.count ? widen(X[row_at(rows, up) * width + first + j]) : T(0);
       right[r][j] =
           inside && low < rows.count ? widen(X[row_at(rows, low) * width + first + j]) : T(0);
     }
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(block_threads)
 // The chain of one block. Grid: one block of k threads; thread l has margin l. A warp takes its 32
 // steps by shuffles, then all later threads take them together.
 template <class T, template <class> class Loss>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(block_threads)
     recur(const T* products, const T* y, const T* weight, const double* loss_parameters,
           const Rows rows, const int64_t number, const Chain<T> chain, const int32_t fit_intercept,
           T* theta, const int64_t width, const Block<T> block, double* loss_sum) {
@@ -100,8 +101,8 @@ __global__ void __launch_bounds__(1024)
       for (int j = 0; j < 32; ++j) {
         // All lanes work out the step of lane j, as it were their own.
         const T margin = __shfl_sync(all_lanes, q, j) + b;
-        const T step = __shfl_sync(all_lanes, rate, j) *
-                       loss.slope(margin, __shfl_sync(all_lanes, label, j));
+        const T step =
+            __shfl_sync(all_lanes, rate, j) * loss.slope(margin, __shfl_sync(all_lanes, label, j));
         if (lane == j) {
           own = step;
           seen = margin;
@@ -150,7 +151,8 @@ __global__ void __launch_bounds__(block_threads)
   if (pack * size < width)
     for (int64_t j = group; j < count; j += groups) {
       const Pack<S> x = load_pack(X + row_at(rows, base + j) * width + pack * size);
-      const T step = block.steps[j], end = step * chain.tail[at + j], all = step * chain.reach[at + j];
+      const T step = block.steps[j], end = step * chain.tail[at + j],
+              all = step * chain.reach[at + j];
       for (int q = 0; q < size; ++q) {
         sum[q] += end * widen(x.numbers[q]);
         sums[q] += all * widen(x.numbers[q]);

@@ -468,21 +468,18 @@ class _Run:
         blocks = -(-(data.width + 1) // BLOCK_THREADS)
         shared = {
             "partials": part,
-            "width": data.width,
-            "fit_intercept": data.problem["fit_intercept"],
+            "model": {
+                "width": data.width,
+                "outputs": 1,
+                "fit_intercept": data.problem["fit_intercept"],
+            },
             "update": self.update,
             "count": batch["count"],
             "outcome": self.outcome,
         }
-        self._launch(f"combine<{wide}>", blocks, 0, theta=self.theta, **shared)
-        self._launch(
-            f"finish<{wide}, {self.state.rule.formula}>",
-            blocks,
-            0,
-            number=number,
-            state=self.there,
-            **shared,
-        )
+        self._launch(f"combine<{wide}>", blocks, 0, "steps", theta=self.theta, **shared)
+        finish = f"finish<{wide}, {self.state.rule.formula}>"
+        self._launch(finish, blocks, 0, "steps", number=number, state=self.there, **shared)
 
     def give_back(self) -> None:
         """Bring what the steps made to the state."""
@@ -503,8 +500,10 @@ class _Run:
         data, formula = self.data, self.state.rule.formula
         return f"{data.stored}, {self.loss_name}, {formula}, {data.shape.lanes}, {data.shape.packs}"
 
-    def _launch(self, expression: str, blocks: int, shared: int, **arguments: Any) -> None:
-        launch(self.device, "rows", expression, blocks, BLOCK_THREADS, shared, arguments)
+    def _launch(
+        self, expression: str, blocks: int, shared: int, unit: str = "rows", **arguments: Any
+    ) -> None:
+        launch(self.device, unit, expression, blocks, BLOCK_THREADS, shared, arguments)
 
 
 def partials(device: Device, data: _Resident, count: int) -> dict[str, Any]:

@@ -7,19 +7,24 @@
 
 namespace schuss {
 
-// Columns low <= j < high, of which number `width` is the intercept, by this block's threads.
+// Columns low <= j < high of the (outputs, width + 1) parameters, by this block's threads. The last
+// of each output is its intercept.
 struct Columns {
   int64_t width, low, high;
   int32_t fit_intercept;
+
+  SCHUSS_DEVICE bool is_intercept(int64_t j) const {
+    return j == width || (j > width && (j + 1) % (width + 1) == 0);
+  }
 };
 
-// Sum of a column over the tiles, in ascending order.
+// Sum of a column over the tiles, in ascending order; there are so many columns.
 template <class T>
-SCHUSS_DEVICE double column_sum(const Partials<T>& partials, int64_t width, int64_t j) {
+SCHUSS_DEVICE double column_sum(const Partials<T>& partials, int64_t columns, int64_t j) {
   double total = 0;
   const T* sum = partials.sums + j;
 #pragma unroll 8
-  for (int64_t tile = 0; tile < partials.tiles; ++tile, sum += width + 1)
+  for (int64_t tile = 0; tile < partials.tiles; ++tile, sum += columns)
     total += double(load_shared_by_all(sum));
   return total;
 }
@@ -36,7 +41,8 @@ SCHUSS_DEVICE T penalised(double total, double scale, T l2, T w, bool intercept)
   return T(total * scale) + (intercept ? T(0) : l2 * w);
 }
 
-// The rule of the intercept: as the others', but without decoupled weight decay, which is constant 1.
+// The rule of the intercept: as the others', but without decoupled weight decay, which is
+// constant 1.
 template <class Rule>
 SCHUSS_DEVICE Rule undecayed(const double* constants) {
   double plain[Rule::constants];
@@ -54,7 +60,7 @@ SCHUSS_DEVICE void update_columns(const Columns& columns, const Update& update, 
   const T l2 = T(update.l2 * factor), shrink = T(constants[0] * update.l1);
   const double scale = factor / double(count), part = 1.0 / double(state.averaged + step + 1);
   for (int64_t j = columns.low + threadIdx.x; j < columns.high; j += blockDim.x) {
-    const bool intercept = j == columns.width;
+    const bool intercept = columns.is_intercept(j);
     T w = load_shared_by_all(state.theta + j);
     if (!intercept || columns.fit_intercept) {
       const T g = penalised(total(j), scale, l2, w, intercept);
@@ -69,19 +75,19 @@ SCHUSS_DEVICE void update_columns(const Columns& columns, const Update& update, 
   }
 }
 
-// This thread's share of the squared norm of the mean gradient, penalty included; totals are kept.
-template <class T>
+// This thread's share of the squared norm of the mean gradient, penalty included. `sum` gives each
+// column's sum, which is kept in `total`.
+template <class T, class Sum>
 SCHUSS_DEVICE double squares_of_columns(const Columns& columns, const Update& update, int64_t count,
-                                        const T* theta, const Partials<T>& partials,
-                                        double* total) {
+                                        const T* theta, double* total, Sum sum) {
   double squares = 0;
+  const double scale = 1.0 / double(count);
   for (int64_t j = columns.low + threadIdx.x; j < columns.high; j += blockDim.x) {
-    const bool intercept = j == columns.width;
-    const double sum = column_sum(partials, columns.width, j);
-    total[j] = sum;
+    const bool intercept = columns.is_intercept(j);
+    total[j] = sum(j);
     if (intercept && !columns.fit_intercept) continue;
-    const double g = double(
-        penalised(sum, 1.0 / double(count), T(update.l2), load_shared_by_all(theta + j), intercept));
+    const T w = load_shared_by_all(theta + j);
+    const double g = double(penalised(total[j], scale, T(update.l2), w, intercept));
     squares += g * g;
   }
   return squares;
