@@ -12,6 +12,12 @@ constexpr unsigned all_lanes = 0xffffffffu;
 
 using namespace portable;  // the formulas
 
+// The row at a place.
+SCHUSS_DEVICE int64_t row_at(const Rows& rows, int64_t place) {
+  if (rows.narrow) return rows.narrow[place];
+  return rows.wide ? rows.wide[place] : rows.start + place;
+}
+
 // ---- Packs: what a thread reads in one load ----
 
 SCHUSS_DEVICE float widen(float x) { return x; }

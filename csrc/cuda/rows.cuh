@@ -8,11 +8,6 @@
 
 namespace schuss {
 
-SCHUSS_DEVICE int64_t row_at(const Rows& rows, int64_t place) {
-  if (rows.narrow) return rows.narrow[place];
-  return rows.wide ? rows.wide[place] : rows.start + place;
-}
-
 // Rows of at most Lanes * Packs packs: the row, the weights and the sums stay in registers.
 template <class S, int Lanes, int Packs>
 struct HeldRows {

@@ -9,13 +9,9 @@
 //   (sum_i P(0, i)) w - sum_j R_j c_j x_j  with R_j = sum_{i >= j} P(j, i).
 // Bytes per sample: width sizeof(S) three times, of which two come from the second-level cache;
 // flops: 4 width + k width.
-#include "cuda/common.cuh"
-#include "cuda/rows.cuh"
+#include "cuda/tiles.cuh"
 
 namespace schuss {
-
-constexpr int tile_side = 64;   // samples of a tile of K
-constexpr int tile_depth = 16;  // columns that are in shared memory at once
 
 // Factors of a block's steps, each (k,), all functions of the learning rates and the penalty alone.
 template <class T>
@@ -40,36 +36,27 @@ template <class S>
 __global__ void __launch_bounds__(block_threads)
     gram(const S* X, const int64_t width, const Rows rows, const int64_t k, Scalar<S>* products) {
   using T = Scalar<S>;
-  __shared__ T left[tile_side][tile_depth + 1], right[tile_side][tile_depth + 1];
+  __shared__ Panel<T> left, right;
   const int sides = int(k / tile_side), tiles = sides * (sides + 1) / 2;
   const int64_t which = blockIdx.x / tiles;
   int down = 0, across = blockIdx.x % tiles;
   for (; across >= sides - down; ++down) across -= sides - down;
   across += down;
 
-  const int i0 = int(threadIdx.x) / 16 * 4, l0 = int(threadIdx.x) % 16 * 4;
-  T sum[4][4] = {};
+  Corner<T> corner;
+  const int64_t up = which * k + down * tile_side, low = which * k + across * tile_side;
   for (int64_t first = 0; first < width; first += tile_depth) {
-    for (int at = threadIdx.x; at < tile_side * tile_depth; at += block_threads) {
-      const int r = at / tile_depth, j = at % tile_depth;
-      const int64_t up = which * k + down * tile_side + r, low = which * k + across * tile_side + r;
-      const bool inside = first + j < width;
-      left[r][j] =
-          inside && up < rows.count ? widen(X[row_at(rows, up) * width + first + j]) : T(0);
-      right[r][j] =
-          inside && low < rows.count ? widen(X[row_at(rows, low) * width + first + j]) : T(0);
-    }
+    fill_panel(left, X, width, rows, up, first);
+    fill_panel(right, X, width, rows, low, first);
     __syncthreads();
-#pragma unroll
-    for (int j = 0; j < tile_depth; ++j)
-      for (int a = 0; a < 4; ++a)
-        for (int b = 0; b < 4; ++b) sum[a][b] += left[i0 + a][j] * right[l0 + b][j];
+    corner.add(left, right);
     __syncthreads();
   }
   T* out = products + which * k * k;
   for (int a = 0; a < 4; ++a)
     for (int b = 0; b < 4; ++b)
-      out[(down * tile_side + i0 + a) * k + across * tile_side + l0 + b] = sum[a][b];
+      out[(down * tile_side + corner.down() + a) * k + across * tile_side + corner.across() + b] =
+          corner.sum[a][b];
 }
 
 // The chain of one block. Grid: one block of k threads; thread l has margin l. A warp takes its 32
