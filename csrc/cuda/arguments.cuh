@@ -59,14 +59,15 @@ struct Rows {
   int64_t count;
 };
 
-// Where the sums over tiles go, one after the other: (tiles, width + 1), the intercept's last, and
-// (tiles, 2): the loss, and the squared norms of the samples' gradients where they are asked for.
+// Where the sums over tiles go, one after the other: (tiles, columns), and (loss_parts, 2): the
+// loss, and the squared norms of the samples' gradients where they are asked for.
 template <class T>
 struct Partials {
   T* sums;
   double* losses;
   int64_t rows_of_tile;
   int64_t tiles;
+  int64_t loss_parts;
 };
 
 // How a gradient becomes an update. constants is (steps, stride), stride 0 when they never change.

@@ -29,9 +29,11 @@ SCHUSS_DEVICE double column_sum(const Partials<T>& partials, int64_t columns, in
   return total;
 }
 
-SCHUSS_DEVICE double tiles_sum(const double* losses, int64_t tiles) {
+template <class T>
+SCHUSS_DEVICE double loss_sum(const Partials<T>& partials) {
   double total = 0;
-  for (int64_t tile = 0; tile < tiles; ++tile) total += load_shared_by_all(losses + 2 * tile);
+  for (int64_t part = 0; part < partials.loss_parts; ++part)
+    total += load_shared_by_all(partials.losses + 2 * part);
   return total;
 }
 

@@ -37,38 +37,63 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
-// Slopes in the margins' place, where each output has a loss and a column of y of its own; losses
-// is (blocks, 2). Grid: any.
+// |x|^2 of the rows, and 1 for the intercept: a sample's squared gradient is that times the squares
+// of its slopes. Grid: any.
+template <class S>
+__global__ void __launch_bounds__(block_threads)
+    outputs_norms(const S* X, const int64_t width, const Rows rows, const int32_t fit_intercept,
+                  double* out) {
+  constexpr int warps = block_threads / 32;
+  const int64_t all = int64_t(gridDim.x) * warps;
+  for (int64_t place = int64_t(blockIdx.x) * warps + threadIdx.x / 32; place < rows.count;
+       place += all) {
+    const S* x = X + row_at(rows, place) * width;
+    double own = 0;
+    for (int64_t j = threadIdx.x % 32; j < width; j += 32)
+      own += double(widen(x[j])) * double(widen(x[j]));
+    own = team_sum<32>(own);
+    if (threadIdx.x % 32 == 0) out[place] = own + fit_intercept;
+  }
+}
+
+// A block's loss and squared gradients to their places.
+SCHUSS_DEVICE void put_losses(double value, double squares, double* losses) {
+  __shared__ double room[block_threads / 32];
+  value = block_sum(value, room);
+  squares = block_sum(squares, room);
+  if (threadIdx.x != 0) return;
+  losses[2 * blockIdx.x] = value;
+  losses[2 * blockIdx.x + 1] = squares;
+}
+
+// Slopes in the margins' place, where each output has a loss and a column of y of its own. norms
+// is null where they are not asked for; losses is (blocks, 2). Grid: any.
 template <class T, template <class> class Loss>
 __global__ void __launch_bounds__(block_threads)
     outputs_weigh(const T* y, const T* weight, const double* loss_parameters, const int64_t k,
-                  const Rows rows, T* margins, double* losses) {
-  __shared__ double room[block_threads / 32];
+                  const Rows rows, const double* norms, T* margins, double* losses) {
   const Loss<T> loss(loss_parameters);
-  double value = 0;
+  double value = 0, squares = 0;
   const int64_t all = int64_t(gridDim.x) * block_threads;
   for (int64_t at = int64_t(blockIdx.x) * block_threads + threadIdx.x; at < rows.count * k;
        at += all) {
     const int64_t i = row_at(rows, at / k);
     const T counts = weight ? weight[i] : T(1), margin = margins[at], label = y[i * k + at % k];
     value += double(counts * loss.value(margin, label));
-    margins[at] = counts * loss.slope(margin, label);
+    const T slope = margins[at] = counts * loss.slope(margin, label);
+    if (norms) squares += double(slope) * double(slope) * norms[at / k];
   }
-  value = block_sum(value, room);
-  if (threadIdx.x == 0) {
-    losses[2 * blockIdx.x] = value;
-    losses[2 * blockIdx.x + 1] = 0;
-  }
+  put_losses(value, squares, losses);
 }
 
 // The same for a loss of all of a row's margins, whose y is a class's number.
 template <class T, template <class> class Loss>
 __global__ void __launch_bounds__(block_threads)
     outputs_weigh_together(const T* y, const T* weight, const double* loss_parameters,
-                           const int64_t k, const Rows rows, T* margins, double* losses) {
-  __shared__ double room[block_threads / 32];
+                           const int64_t k, const Rows rows, const double* norms, T* margins,
+                           double* losses) {
   const Loss<T> loss(loss_parameters);
-  double value = 0;
+  double value = 0, squares = 0;
   const int64_t all = int64_t(gridDim.x) * block_threads;
   for (int64_t place = int64_t(blockIdx.x) * block_threads + threadIdx.x; place < rows.count;
        place += all) {
@@ -77,14 +102,12 @@ __global__ void __launch_bounds__(block_threads)
     T own;
     loss.template weigh<1>(margins + place * k, k, y + i, &own);
     value += double(counts * own);
-    if (weight)
-      for (int64_t c = 0; c < k; ++c) margins[place * k + c] *= counts;
+    for (int64_t c = 0; c < k; ++c) {
+      const T slope = margins[place * k + c] *= counts;
+      if (norms) squares += double(slope) * double(slope) * norms[place];
+    }
   }
-  value = block_sum(value, room);
-  if (threadIdx.x == 0) {
-    losses[2 * blockIdx.x] = value;
-    losses[2 * blockIdx.x + 1] = 0;
-  }
+  put_losses(value, squares, losses);
 }
 
 // The gradient's sums over slices of the rows, (slices, k, width + 1). Grid: slices times tiles of
@@ -127,32 +150,6 @@ __global__ void __launch_bounds__(block_threads)
     }
   const int64_t c = first_output + threadIdx.x;
   if (first_column == 0 && threadIdx.x < tile_side && c < k) out[c * (width + 1) + width] = bias;
-}
-
-// Sums of the rows' squared gradients: each row's |x|^2 + 1 times its slopes' squares. squares is
-// (blocks,). Grid: any.
-template <class S>
-__global__ void __launch_bounds__(block_threads)
-    outputs_squares(const S* X, const int64_t width, const int64_t k, const Rows rows,
-                    const Scalar<S>* slopes, const int32_t fit_intercept, double* squares) {
-  constexpr int warps = block_threads / 32;
-  __shared__ double room[warps];
-  double total = 0;
-  const int64_t all = int64_t(gridDim.x) * warps;
-  for (int64_t place = int64_t(blockIdx.x) * warps + threadIdx.x / 32; place < rows.count;
-       place += all) {
-    const S* x = X + row_at(rows, place) * width;
-    double own = 0, slope = 0;
-    for (int64_t j = threadIdx.x % 32; j < width; j += 32)
-      own += double(widen(x[j])) * double(widen(x[j]));
-    for (int64_t c = threadIdx.x % 32; c < k; c += 32)
-      slope += double(slopes[place * k + c]) * double(slopes[place * k + c]);
-    own = team_sum<32>(own);
-    slope = team_sum<32>(slope);
-    if (threadIdx.x % 32 == 0) total += (own + fit_intercept) * slope;
-  }
-  total = block_sum(total, room);
-  if (threadIdx.x == 0) squares[blockIdx.x] = total;
 }
 
 }  // namespace schuss

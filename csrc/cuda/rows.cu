@@ -23,7 +23,7 @@ SCHUSS_DEVICE void finish_step(const Columns& columns, const Update& update, int
                                int64_t count, bool norm_wanted, const State<T>& state,
                                const Partials<T>& partials, const Outcome& outcome) {
   __shared__ double room[block_threads / 32];
-  if (threadIdx.x == 0) outcome.results[0] += tiles_sum(partials.losses, partials.tiles);
+  if (threadIdx.x == 0) outcome.results[0] += loss_sum(partials);
   if (!norm_wanted) {
     update_columns<Rule>(columns, update, step, count, 1.0, state,
                          [&](int64_t j) { return column_sum(partials, columns.width + 1, j); });
@@ -76,13 +76,13 @@ __global__ void __launch_bounds__(block_threads)
     const Rows batch{rows.narrow ? rows.narrow + begin : nullptr,
                      rows.wide ? rows.wide + begin : nullptr, rows.start + begin, count};
     Partials<T> sums = partials;
-    sums.tiles = (count + partials.rows_of_tile * teams - 1) / (partials.rows_of_tile * teams);
+    sums.tiles = sums.loss_parts =
+        (count + partials.rows_of_tile * teams - 1) / (partials.rows_of_tile * teams);
     for (int64_t tile = blockIdx.x; tile < sums.tiles; tile += gridDim.x)
       sum_tile<Loss<Scalar<S>>, false, HeldRows<S, Lanes, Packs>>(problem, batch, state.theta, sums,
                                                                   tile, room);
     barrier.wait();
-    if (blockIdx.x == 0 && threadIdx.x == 0)
-      outcome.results[0] += tiles_sum(sums.losses, sums.tiles);
+    if (blockIdx.x == 0 && threadIdx.x == 0) outcome.results[0] += loss_sum(sums);
     if (update.clip_norm > 0 || last) {
       double squares =
           squares_of_columns(columns, update, count, state.theta, outcome.total,

@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(block_threads)
   for (int k = 0; k < int(gridDim.x); ++k) norm += outcome.squares[k];
   norm = sqrt(norm);
   if (blockIdx.x == 0 && threadIdx.x == 0) {
-    outcome.results[0] += tiles_sum(partials.losses, partials.tiles);
+    outcome.results[0] += loss_sum(partials);
     outcome.results[1] = norm;
   }
   update_columns<Rule<T>>(columns, update, number, count, clipping(update.clip_norm, norm), state,

@@ -1,0 +1,1 @@
+"""The cuda backend: the kernels of ``csrc/cuda`` through CuPy."""

@@ -5,16 +5,18 @@ The tests have another device of the same kind, which runs the kernels' sources 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
+from schuss.backends.cuda.shapes import BLOCK_THREADS
 from schuss.backends.cuda.signatures import Packed, signature
 from schuss.backends.cuda.sources import source
 
-__all__ = ["CupyDevice", "Device", "Function", "launch", "why_not"]
+__all__ = ["CupyDevice", "Device", "Function", "why_not"]
 
 # Dynamic shared memory that a kernel may have without being asked.
 SHARED_BY_DEFAULT = 48 << 10
@@ -32,39 +34,62 @@ class Function(Protocol):
         """Blocks that the whole device runs at once."""
 
 
-class Device(Protocol):
+class Device(ABC):
     """A device's memory and kernels. Arrays are its own; they have ``dtype`` and ``shape``."""
 
     name: str
 
+    @abstractmethod
     def function(self, unit: str, expression: str) -> Function:
         """The kernel of a unit of the sources, compiled."""
 
-    def empty(self, shape: Any, dtype: Any) -> Any: ...
+    @abstractmethod
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """Memory of the device."""
 
-    def zeros(self, shape: Any, dtype: Any) -> Any: ...
+    @abstractmethod
+    def zeros(self, shape: Any, dtype: Any) -> Any:
+        """The same, set to 0."""
 
-    def upload(self, array: np.ndarray) -> Any: ...
+    @abstractmethod
+    def upload(self, array: np.ndarray) -> Any:
+        """A copy on the device."""
 
-    def download(self, array: Any) -> np.ndarray: ...
+    @abstractmethod
+    def download(self, array: Any) -> np.ndarray:
+        """A copy in the host's memory, once all that was started is done."""
 
-    def address(self, array: Any) -> int: ...
+    @abstractmethod
+    def address(self, array: Any) -> int:
+        """Where the array's numbers begin."""
 
+    def launch(
+        self,
+        unit: str,
+        expression: str,
+        blocks: int,
+        threads: int = BLOCK_THREADS,
+        shared: int = 0,
+        cooperative: bool = False,
+        **arguments: Any,
+    ) -> None:
+        """Start a kernel, each argument turned into what its source declares.
 
-def launch(
-    device: Device,
-    unit: str,
-    expression: str,
-    blocks: int,
-    threads: int,
-    shared: int,
-    arguments: Mapping[str, Any],
-    cooperative: bool = False,
-) -> None:
-    """Start a kernel with arguments by their names, each turned into what the source declares."""
-    packed = signature(unit, expression).pack(arguments, device.address)
-    function = device.function(unit, expression)
-    function.launch(blocks, threads, shared, packed, cooperative=cooperative)
+        Parameters
+        ----------
+        unit, expression : str
+            Such as ``"rows", "margin<float, 32, 2>"``.
+        blocks, threads : int
+        shared : int
+            Dynamic shared memory of a block, in bytes.
+        cooperative : bool
+            Whether the blocks wait for each other.
+        **arguments
+            By the names of the kernel's parameters; structs as mappings, null pointers as None.
+        """
+        packed = signature(unit, expression).pack(arguments, self.address)
+        function = self.function(unit, expression)
+        function.launch(blocks, threads, shared, packed, cooperative=cooperative)
 
 
 @cache
@@ -103,8 +128,6 @@ class CupyFunction:
         self, blocks: int, threads: int, shared: int, packed: Packed, *, cooperative: bool
     ) -> None:
         """Start it on CuPy's current stream."""
-        import ctypes
-
         import cupy
 
         driver = cupy.cuda.driver
@@ -123,7 +146,7 @@ class CupyFunction:
         return int(each) * int(cupy.cuda.Device().attributes["MultiProcessorCount"])
 
 
-class CupyDevice:
+class CupyDevice(Device):
     """The current GPU of CuPy."""
 
     def __init__(self) -> None:

@@ -1,0 +1,322 @@
+"""A problem on the device, of dense rows, of several outputs, or sparse: what makes its sums.
+
+Each kind knows how its parameters lie on the device, and which kernels add a batch's loss and
+gradient up. What comes after the sums is the same for all (schuss.backends.cuda.steps).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from schuss.backends.cuda.device import Device
+from schuss.backends.cuda.shapes import (
+    BLOCK_THREADS,
+    PACK_BYTES,
+    TILE_SIDE,
+    blocks_for,
+    held,
+    room,
+    rows_of_tile,
+)
+from schuss.backends.protocol import TILE_ROWS, Problem, Rows
+from schuss.formulas.losses import LOSSES
+
+__all__ = ["DenseRows", "Kind", "Places", "Sums", "on_device", "packs_of"]
+
+STORED = {"float32": "float", "float64": "double", "bfloat16": "bfloat16", "float16": "float16"}
+# Rows of a slice whose gradient is summed in the data's dtype, of several outputs.
+SLICE_ROWS = 16 * TILE_ROWS
+WARPS = BLOCK_THREADS // 32
+
+
+class Places:
+    """Rows to visit, on the device."""
+
+    def __init__(self, device: Device, rows: Rows) -> None:
+        self.narrow = self.wide = None
+        if isinstance(rows, tuple):
+            self.start, self.count = rows
+            return
+        there = device.upload(np.ascontiguousarray(rows))
+        self.start, self.count = 0, int(rows.size)
+        if rows.dtype == np.int32:
+            self.narrow = there
+        else:
+            self.wide = there
+
+    def within(self, first: int, count: int) -> Places:
+        """The ``count`` places from ``first`` on."""
+        part = object.__new__(Places)
+        part.narrow = None if self.narrow is None else self.narrow[first:]
+        part.wide = None if self.wide is None else self.wide[first:]
+        part.start, part.count = self.start + first, min(count, self.count - first)
+        return part
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As kernels take them."""
+        return {"narrow": self.narrow, "wide": self.wide, "start": self.start, "count": self.count}
+
+
+class Sums:
+    """Room for the sums over the tiles of a batch.
+
+    Attributes
+    ----------
+    partials : dict
+        As kernels take them; ``sums`` is None where a batch is added up in ``total`` at once.
+    total : array of float64, shape (columns,)
+    """
+
+    def __init__(
+        self, device: Device, tiles: int, columns: int, dtype: Any, loss_parts: int | None = None
+    ) -> None:
+        parts = tiles if loss_parts is None else loss_parts
+        self.partials = {
+            "sums": None if dtype is None else device.empty((tiles, columns), dtype),
+            "losses": device.zeros((parts, 2), np.float64),
+            "rows_of_tile": 0,
+            "tiles": tiles,
+            "loss_parts": parts,
+        }
+        self.total = device.zeros(columns, np.float64)
+
+
+class Kind(Protocol):
+    """What the verbs ask of a problem on the device."""
+
+    problem: Problem
+    columns: int
+
+    @property
+    def model(self) -> dict[str, int]:
+        """Shape of the parameters, as kernels take it."""
+
+    def spread(self, theta: np.ndarray) -> np.ndarray:
+        """Parameters as they lie on the device."""
+
+    def gathered(self, there: np.ndarray) -> np.ndarray:
+        """The parameters of what was spread."""
+
+    def room(self, count: int) -> Sums:
+        """Room for the sums over batches of up to ``count`` rows."""
+
+    def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
+        """Losses and gradient of the rows, to their sums; squared norms of samples if asked for."""
+
+
+def on_device(device: Device, problem: Problem) -> Kind:
+    """A copy of the problem there."""
+    if problem.is_sparse:
+        return SparseRows(device, problem)
+    return DenseRows(device, problem) if problem.n_outputs == 1 else Outputs(device, problem)
+
+
+def packs_of(X: np.ndarray) -> tuple[np.ndarray, int]:
+    """Rows padded with zeros to whole packs, numbers of 16 bits as their bits; and their width."""
+    per = PACK_BYTES // X.itemsize
+    width = -(-X.shape[1] // per) * per
+    X = X.view(np.uint16) if X.itemsize == 2 else X
+    if X.shape[1] == width:
+        return X, width
+    wide = np.zeros((X.shape[0], width), X.dtype)
+    wide[:, : X.shape[1]] = X
+    return wide, width
+
+
+class _Padded:
+    """Parameters (n_outputs, n_features + 1) that lie as (n_outputs, width + 1) on the device."""
+
+    def __init__(self, device: Device, problem: Problem, width: int) -> None:
+        self.device, self.problem, self.width = device, problem, width
+        self.columns = problem.n_outputs * (width + 1)
+        self.y = device.upload(problem.y)
+        weight = problem.sample_weight
+        self.weight = None if weight is None else device.upload(weight)
+        parameters = np.array(problem.loss.parameters or (0.0,), np.float64)
+        self.loss_parameters = device.upload(parameters)
+        self.computed = STORED[problem.dtype.name]
+
+    @property
+    def model(self) -> dict[str, int]:
+        return {
+            "width": self.width,
+            "outputs": self.problem.n_outputs,
+            "fit_intercept": int(self.problem.fit_intercept),
+        }
+
+    def spread(self, theta: np.ndarray) -> np.ndarray:
+        rows = theta.reshape(self.problem.n_outputs, -1)
+        wide = np.zeros((len(rows), self.width + 1), theta.dtype)
+        wide[:, : rows.shape[1] - 1] = rows[:, :-1]
+        wide[:, -1] = rows[:, -1]
+        return wide.reshape(-1)
+
+    def gathered(self, there: np.ndarray) -> np.ndarray:
+        rows = there.reshape(self.problem.n_outputs, -1)
+        d = self.problem.n_features
+        return np.column_stack([rows[:, :d], rows[:, -1]]).reshape(-1)
+
+
+class DenseRows(_Padded):
+    """Dense rows of one output."""
+
+    def __init__(self, device: Device, problem: Problem) -> None:
+        X, width = packs_of(problem.X)
+        super().__init__(device, problem, width)
+        self.X = device.upload(X)
+        self.shape = held(width, X.itemsize, problem.dtype.itemsize)
+        self.bytes_shared = room(self.shape, width, problem.dtype.itemsize)
+        self.stored = STORED[problem.X.dtype.name]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The data and the loss, as kernels take them."""
+        return {
+            "X": self.X,
+            "y": self.y,
+            "weight": self.weight,
+            "loss_parameters": self.loss_parameters,
+            "width": self.width,
+            "fit_intercept": int(self.problem.fit_intercept),
+        }
+
+    def instance(self, *parts: str) -> str:
+        """Arguments of a kernel's template."""
+        return ", ".join([self.stored, *parts, str(self.shape.lanes), str(self.shape.packs)])
+
+    def room(self, count: int) -> Sums:
+        rows = rows_of_tile(count, self.shape.teams)
+        tiles = max(1, -(-count // (rows * self.shape.teams)))
+        sums = Sums(self.device, tiles, self.columns, self.problem.dtype)
+        sums.partials["rows_of_tile"] = rows
+        return sums
+
+    def cut(self, sums: Sums, count: int) -> dict[str, Any]:
+        """The partial sums of a batch that may be shorter than there is room for."""
+        tile = sums.partials["rows_of_tile"] * self.shape.teams
+        tiles = max(1, -(-count // tile))
+        return sums.partials | {"tiles": tiles, "loss_parts": tiles}
+
+    def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
+        sums.partials = self.cut(sums, places.count)
+        self.device.launch(
+            "rows",
+            f"gradient<{self.instance(self.problem.loss.name)}, {str(norms).lower()}>",
+            sums.partials["tiles"],
+            shared=self.bytes_shared,
+            problem=self.arguments,
+            rows=places.arguments,
+            theta=theta,
+            partials=sums.partials,
+        )
+
+
+class Outputs(_Padded):
+    """Dense rows of several outputs: products of matrices, tile by tile."""
+
+    def __init__(self, device: Device, problem: Problem) -> None:
+        X, width = packs_of(problem.X)
+        super().__init__(device, problem, width)
+        self.X = device.upload(X)
+        self.stored = STORED[problem.X.dtype.name]
+        self.k = problem.n_outputs
+
+    def room(self, count: int) -> Sums:
+        self.slopes = self.device.empty((count, self.k), self.problem.dtype)
+        self.norms = self.device.empty(count, np.float64)
+        slices, blocks = -(-count // SLICE_ROWS), blocks_for(count * self.k)
+        return Sums(self.device, slices, self.columns, self.problem.dtype, blocks)
+
+    def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
+        loss, count = self.problem.loss, places.count
+        rows = {"X": self.X, "width": self.width, "rows": places.arguments}
+        outputs, columns = -(-self.k // TILE_SIDE), -(-self.width // TILE_SIDE)
+        slices, blocks = -(-count // SLICE_ROWS), blocks_for(count * self.k)
+        sums.partials = sums.partials | {"tiles": slices, "loss_parts": blocks}
+        self.device.launch(
+            "outputs",
+            f"outputs_margin<{self.stored}>",
+            -(-count // TILE_SIDE) * outputs,
+            k=self.k,
+            theta=theta,
+            out=self.slopes,
+            **rows,
+        )
+        if norms:
+            self.device.launch(
+                "outputs",
+                f"outputs_norms<{self.stored}>",
+                blocks_for(count, WARPS),
+                fit_intercept=int(self.problem.fit_intercept),
+                out=self.norms,
+                **rows,
+            )
+        together = not any(loss.name == row.name for row in LOSSES)
+        self.device.launch(
+            "outputs",
+            f"outputs_weigh{'_together' * together}<{self.computed}, {loss.name}>",
+            blocks,
+            y=self.y,
+            weight=self.weight,
+            loss_parameters=self.loss_parameters,
+            k=self.k,
+            rows=places.arguments,
+            norms=self.norms if norms else None,
+            margins=self.slopes,
+            losses=sums.partials["losses"],
+        )
+        self.device.launch(
+            "outputs",
+            f"outputs_gradient<{self.stored}>",
+            slices * outputs * columns,
+            k=self.k,
+            slopes=self.slopes,
+            rows_of_slice=SLICE_ROWS,
+            sums=sums.partials["sums"],
+            **rows,
+        )
+
+
+class SparseRows(_Padded):
+    """Sparse rows of one output, whose gradient is added up in float64 by atomic operations."""
+
+    def __init__(self, device: Device, problem: Problem) -> None:
+        super().__init__(device, problem, problem.n_features)
+        self.matrix = sparse_matrix(device, problem.X)
+
+    def room(self, count: int) -> Sums:
+        return Sums(self.device, 0, self.columns, None, blocks_for(count, WARPS))
+
+    def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
+        blocks = blocks_for(places.count, WARPS)
+        sums.partials = sums.partials | {"loss_parts": blocks}
+        name = f"{self.computed}, {self.problem.loss.name}, {str(norms).lower()}"
+        self.device.launch(
+            "sparse",
+            f"sparse_gradient<{name}>",
+            blocks,
+            problem=self.matrix
+            | {
+                "y": self.y,
+                "weight": self.weight,
+                "loss_parameters": self.loss_parameters,
+                "d": self.width,
+                "fit_intercept": int(self.problem.fit_intercept),
+            },
+            rows=places.arguments,
+            theta=theta,
+            total=sums.total,
+            losses=sums.partials["losses"],
+        )
+
+
+def sparse_matrix(device: Device, X: Any) -> dict[str, Any]:
+    """The three arrays of CSR on the device: columns as 32-bit numbers, begins as 64-bit ones."""
+    return {
+        "data": device.upload(X.data),
+        "indices": device.upload(X.indices.astype(np.int32, copy=False)),
+        "indptr": device.upload(X.indptr.astype(np.int64, copy=False)),
+    }

@@ -1,0 +1,81 @@
+"""How work is cut for the kernels: by sizes alone, so that results do not depend on the GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schuss.backends.protocol import TILE_ROWS
+
+__all__ = [
+    "BLOCK_THREADS",
+    "CHUNK_NUMBERS",
+    "PACK_BYTES",
+    "TILE_SIDE",
+    "Held",
+    "blocks_for",
+    "held",
+    "room",
+    "rows_of_tile",
+]
+
+# As in csrc/cuda: threads of a block, numbers of an array that one block works on, bytes that a
+# thread reads at once, rows and columns of a tile of a product.
+BLOCK_THREADS = 256
+CHUNK_NUMBERS = 1 << 14
+PACK_BYTES = 16
+TILE_SIDE = 64
+# A step is cut into about as many tiles where it has the rows for it: twice the multiprocessors of
+# a large GPU.
+TILES_WANTED = 264
+# Dynamic shared memory that every device gives a block without being asked.
+SHARED_BYTES = 48 << 10
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a row is held: by so many lanes with so many packs each; 0 packs: not in registers."""
+
+    lanes: int
+    packs: int
+
+    @property
+    def teams(self) -> int:
+        """Teams of a block."""
+        return BLOCK_THREADS // self.lanes
+
+
+# In the order in which they are tried.
+SHAPES = tuple(Held(lanes, packs) for lanes in (8, 32, 256) for packs in (1, 2, 4, 8))
+LONG_ROWS = Held(BLOCK_THREADS, 0)
+
+
+def held(width: int, stored: int, computed: int) -> Held:
+    """The smallest shape that holds rows of ``width`` numbers.
+
+    Parameters
+    ----------
+    width : int
+        Numbers of a row; whole packs.
+    stored, computed : int
+        Bytes of a number in memory, and of the type that is computed with.
+    """
+    packs = width * stored // PACK_BYTES
+    for shape in SHAPES:
+        if shape.lanes * shape.packs >= packs and room(shape, width, computed) <= SHARED_BYTES:
+            return shape
+    return LONG_ROWS
+
+
+def room(shape: Held, width: int, computed: int) -> int:
+    """Bytes of shared memory in which a block's teams put their sums together."""
+    return 0 if shape.teams == 1 else shape.teams * (width + 1) * computed
+
+
+def rows_of_tile(count: int, teams: int) -> int:
+    """Rows of a team in a tile of a step over ``count`` rows."""
+    return min(TILE_ROWS, max(1, -(-count // (TILES_WANTED * teams))))
+
+
+def blocks_for(items: int, each: int = BLOCK_THREADS) -> int:
+    """Blocks for a loop over so many items, of which a block takes ``each`` at once."""
+    return max(1, min(-(-items // each), 4 * TILES_WANTED))

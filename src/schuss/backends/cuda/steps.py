@@ -1,0 +1,171 @@
+"""A segment's steps on the device: which kernels make one, and what goes there and comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from schuss.backends.cuda.data import DenseRows, Kind, Places, Sums
+from schuss.backends.cuda.device import Device
+from schuss.backends.cuda.shapes import BLOCK_THREADS
+from schuss.backends.protocol import Segment, State
+
+__all__ = ["Run", "no_update"]
+
+# Up to so many sums (tiles times columns), the block that comes last finishes the step alone.
+SUMS_OF_ONE_BLOCK = 1 << 15
+
+
+class Run:
+    """A segment's steps.
+
+    Parameters
+    ----------
+    device : Device
+    data : Kind
+        The problem there.
+    state : State
+        Changed by :meth:`give_back`.
+    segment : Segment
+    """
+
+    def __init__(self, device: Device, data: Kind, state: State, segment: Segment) -> None:
+        self.device, self.data, self.state, self.segment = device, data, state, segment
+        self.theta = device.upload(data.spread(state.theta))
+        self.slots = [device.upload(data.spread(slot)) for slot in state.slots]
+        self.average = None if state.average is None else device.upload(data.spread(state.average))
+        self.sums = data.room(min(segment.batch_size, segment.n_rows))
+        self.outcome = outcome(device, self.sums, data.columns)
+        self.update = self._update()
+
+    def _update(self) -> dict[str, Any]:
+        """How gradients become updates, as kernels take it."""
+        state, penalty, n_steps = self.state, self.data.problem.penalty, self.segment.n_steps
+        rates = np.asarray(self.segment.learning_rate, dtype=np.float64)
+        constants = rates[:, None]
+        if state.rule.formula != "sgd":
+            numbers = np.arange(state.step, state.step + n_steps)
+            constants = state.rule.constants(numbers, np.broadcast_to(rates, n_steps))
+        return {
+            "constants": self.device.upload(np.ascontiguousarray(constants)),
+            "stride": constants.shape[1] if len(constants) > 1 else 0,
+            "l2": penalty.l2 + state.rule.coupled_decay,
+            "l1": penalty.l1,
+            "clip_norm": state.clip_norm,
+        }
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters and what is remembered of them, as kernels take them."""
+        first, second = [*self.slots, None, None][:2]
+        return {
+            "theta": self.theta,
+            "slot0": first,
+            "slot1": second,
+            "average": self.average,
+            "averaged": self.state.averaged,
+        }
+
+    def steps(self) -> tuple[float, float]:
+        """Start all of them and wait; returns their summed loss and the last one's norm."""
+        segment, data = self.segment, self.data
+        places = Places(self.device, segment.rows)
+        tiles = self.sums.partials["tiles"]
+        together = isinstance(data, DenseRows) and tiles * data.columns <= SUMS_OF_ONE_BLOCK
+        for number in range(segment.n_steps):
+            batch = places.within(number * segment.batch_size, segment.batch_size)
+            last = number == segment.n_steps - 1
+            if together:
+                self._step(data, number, batch, last)
+            else:
+                self._large_step(number, batch)
+        loss, norm = self.device.download(self.outcome["results"])
+        return float(loss), float(norm)
+
+    def _step(self, data: DenseRows, number: int, batch: Places, last: bool) -> None:
+        """One kernel: the block that comes last updates the parameters."""
+        part = data.cut(self.sums, batch.count)
+        instance = data.instance(data.problem.loss.name, self.state.rule.formula)
+        self.device.launch(
+            "rows",
+            f"step<{instance}>",
+            part["tiles"],
+            shared=data.bytes_shared,
+            problem=data.arguments,
+            rows=batch.arguments,
+            partials=part,
+            update=self.update,
+            number=number,
+            norm_wanted=int(last or self.state.clip_norm > 0),
+            state=self.parameters,
+            outcome=self.outcome,
+        )
+
+    def _large_step(self, number: int, batch: Places) -> None:
+        """The sums, each column's sum, the update: each over as many blocks as it has work for."""
+        data = self.data
+        data.add_up(batch, self.theta, self.sums, norms=False)
+        combine(self.device, data, self.sums, self.theta, self.outcome, self.update, batch.count)
+        self.device.launch(
+            "steps",
+            f"finish<{data.computed}, {self.state.rule.formula}>",
+            -(-data.columns // BLOCK_THREADS),
+            partials=self.sums.partials,
+            model=data.model,
+            update=self.update,
+            number=number,
+            count=batch.count,
+            state=self.parameters,
+            outcome=self.outcome,
+        )
+
+    def give_back(self) -> None:
+        """Bring what the steps made to the state."""
+        state, read = self.state, self.device.download
+        state.theta[:] = self.data.gathered(read(self.theta))
+        for slot, there in zip(state.slots, self.slots, strict=True):
+            slot[:] = self.data.gathered(read(there))
+        if state.average is not None:
+            state.average[:] = self.data.gathered(read(self.average))
+            state.averaged += self.segment.n_steps
+        state.step += self.segment.n_steps
+
+
+def outcome(device: Device, sums: Sums, columns: int) -> dict[str, Any]:
+    """What steps leave behind, as kernels take it."""
+    return {
+        "results": device.zeros(2, np.float64),
+        "squares": device.zeros(-(-columns // BLOCK_THREADS), np.float64),
+        "total": sums.total,
+        "arrived": device.zeros(1, np.uint32),
+    }
+
+
+def no_update(device: Device) -> dict[str, Any]:
+    """Where sums are wanted and nothing is updated."""
+    nothing = device.zeros(1, np.float64)
+    return {"constants": nothing, "stride": 0, "l2": 0.0, "l1": 0.0, "clip_norm": 0.0}
+
+
+def combine(
+    device: Device,
+    data: Kind,
+    sums: Sums,
+    theta: Any,
+    results: dict[str, Any],
+    update: dict[str, Any],
+    count: int,
+) -> None:
+    """Each column's sum over the tiles, to ``sums.total``."""
+    device.launch(
+        "steps",
+        f"combine<{data.computed}>",
+        -(-data.columns // BLOCK_THREADS),
+        partials=sums.partials,
+        model=data.model,
+        update=update,
+        count=count,
+        theta=theta,
+        outcome=results,
+    )
