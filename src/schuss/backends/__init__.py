@@ -41,7 +41,9 @@ def _why_not_jit() -> str | None:
 
 
 def _why_not_cuda() -> str | None:
-    return "this version has no CUDA kernels yet"
+    from schuss.backends.cuda.device import why_not
+
+    return why_not()
 
 
 _WHY_NOT: dict[str, Callable[[], str | None]] = {
@@ -79,11 +81,22 @@ def _kernels(name: str) -> Any:
     return JitKernels()
 
 
+@cache
+def _gpu() -> Any:
+    from schuss.backends.cuda.device import CupyDevice
+
+    return CupyDevice()
+
+
 def _make(name: str, threads: int | None) -> Backend:
     if name == "reference":
         from schuss.backends.reference import ReferenceBackend
 
         return ReferenceBackend()
+    if name == "cuda":
+        from schuss.backends.cuda.backend import CudaBackend
+
+        return CudaBackend(_gpu())
     from schuss.backends.compiled import CompiledBackend
 
     return CompiledBackend(name, _kernels(name), usable_threads(threads))

@@ -59,7 +59,7 @@ class CudaBackend:
 
     def supports(self, loss: Loss) -> str | None:
         """None if there is a compiled struct for the loss, else why not."""
-        if loss.builtin and loss.name in {row.name for row in (*LOSSES, *VECTOR_LOSSES)}:
+        if loss.builtin and loss.name in {*LOSSES.names(), *VECTOR_LOSSES.names()}:
             return None
         return f"csrc/formulas.h has no struct for loss {loss.name!r}; use backend='jit'"
 

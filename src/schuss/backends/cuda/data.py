@@ -21,7 +21,7 @@ from schuss.backends.cuda.shapes import (
     rows_of_tile,
 )
 from schuss.backends.protocol import TILE_ROWS, Problem, Rows
-from schuss.formulas.losses import LOSSES
+from schuss.formulas.losses import VectorLoss
 
 __all__ = ["DenseRows", "Kind", "Places", "Sums", "on_device", "packs_of"]
 
@@ -254,7 +254,7 @@ class Outputs(_Padded):
                 out=self.norms,
                 **rows,
             )
-        together = not any(loss.name == row.name for row in LOSSES)
+        together = isinstance(loss, VectorLoss)
         self.device.launch(
             "outputs",
             f"outputs_weigh{'_together' * together}<{self.computed}, {loss.name}>",

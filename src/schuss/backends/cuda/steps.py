@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from schuss.backends.compiled import plain_per_sample
 from schuss.backends.cuda.data import DenseRows, Kind, Places, Sums
 from schuss.backends.cuda.device import Device
+from schuss.backends.cuda.samples import descend_samples
 from schuss.backends.cuda.shapes import BLOCK_THREADS
 from schuss.backends.protocol import Segment, State
 
@@ -71,9 +73,15 @@ class Run:
         """Start all of them and wait; returns their summed loss and the last one's norm."""
         segment, data = self.segment, self.data
         places = Places(self.device, segment.rows)
+        done = 0
+        if isinstance(data, DenseRows) and _by_blocks(data, self.state, segment):
+            # The last step is one like those of batches, which tells the gradient's norm.
+            done = segment.n_steps - 1
+            own, loss = places.within(0, done), self.outcome["results"]
+            descend_samples(self.device, data, self.state, segment, self.parameters, own, loss)
         tiles = self.sums.partials["tiles"]
         together = isinstance(data, DenseRows) and tiles * data.columns <= SUMS_OF_ONE_BLOCK
-        for number in range(segment.n_steps):
+        for number in range(done, segment.n_steps):
             batch = places.within(number * segment.batch_size, segment.batch_size)
             last = number == segment.n_steps - 1
             if together:
@@ -130,6 +138,11 @@ class Run:
             state.average[:] = self.data.gathered(read(self.average))
             state.averaged += self.segment.n_steps
         state.step += self.segment.n_steps
+
+
+def _by_blocks(data: DenseRows, state: State, segment: Segment) -> bool:
+    """Whether the segment's margins follow from products of rows: L1's step is not linear."""
+    return not data.problem.penalty.l1 and plain_per_sample(data.problem, state, segment)
 
 
 def outcome(device: Device, sums: Sums, columns: int) -> dict[str, Any]:
