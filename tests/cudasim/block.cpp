@@ -3,6 +3,8 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include <chrono>
+
 #include "cluster.h"
 #include "grid.h"
 #include "poison.h"
@@ -25,6 +27,8 @@ Block::Block(Launch& launch, Cluster& cluster, unsigned rank, uint3 index)
       threads_(alive_),
       turns_(launch.schedule(), alive_, warp_size, launch.seed(index)) {
   yielding_.reserve(alive_);  // for good: moving it later would look like a race
+  unordered_ = launch.identities.take();
+  for (Thread& thread : threads_) thread.identity = launch.identities.take();
 }
 
 void Block::run() {
@@ -37,11 +41,18 @@ void Block::run() {
   }
   poison_thread_locals(launch.anchor);
   poison(cluster.shared(rank), launch.asked.shared);
+  poisoned_.release();
   home_.adopt();
-  unordered_ = new_fiber();
+  home_.pose_as(unordered_);
+  launch.began.acquire();
+  home_.pose_as_itself();
   for (Thread& thread : threads_) prepare(thread, static_cast<char*>(stacks));
   take_turns();
-  for (Thread& thread : threads_) thread.fiber.abandon();
+  for (Thread& thread : threads_) {
+    home_.pose_as(thread.identity);
+    ended_.release();
+  }
+  home_.pose_as_itself();
   ended_.acquire();
   poison(cluster.shared(rank), launch.asked.shared);  // another block may come too late to it
   munmap(stacks, stack_bytes * threads_.size());
@@ -59,19 +70,20 @@ void Block::prepare(Thread& thread, char* stacks) {
                 lane,
                 rank,
                 launch.asked.cluster};
-  thread.fiber.prepare(entry, stacks + number * stack_bytes, stack_bytes);
+  thread.fiber.prepare(entry, stacks + number * stack_bytes, stack_bytes, thread.identity);
   live_lanes_[number / warp_size] |= 1u << lane;
   turns_.add(number);
 }
 
 void Block::entry() {
   Fiber::arrived();
+  block->launch.began.acquire();
+  block->poisoned_.acquire();
   block->launch.call();
   Thread& thread = *block->running_;
   block->live_lanes_[thread.number / warp_size] &= ~(1u << thread.ids.lane);
   block->alive_--;
   block->idle_since_ = 0;
-  block->ended_.release();
   block->park();
 }
 
@@ -89,6 +101,10 @@ void Block::park() {
   __builtin_unreachable();
 }
 
+static double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 void Block::yield(Location where) {
   yields_at_ = where;
   yielding_.push_back(running_);
@@ -97,10 +113,10 @@ void Block::yield(Location where) {
 
 // Only those who yielded are left: lets other blocks run, and then them. False if there are none.
 bool Block::wake_yielding() {
-  const time_t now = std::time(nullptr);
+  const double now = seconds();
   if (!idle_since_) idle_since_ = now;
   if (now - idle_since_ > launch.asked.seconds)
-    launch.fail(yields_at_, "waits for what does not come, %g seconds now", launch.asked.seconds);
+    launch.fail(yields_at_, "waits for what has not come within %g seconds", launch.asked.seconds);
   sched_yield();
   for (Thread* thread : yielding_) turns_.add(thread->number);
   yielding_.clear();

@@ -1,7 +1,6 @@
 // A block: its CUDA threads, each a fiber, take turns on one OS thread.
 #pragma once
 
-#include <ctime>
 #include <vector>
 
 #include "fiber.h"
@@ -28,6 +27,7 @@ struct Request {
 };
 
 struct Thread {
+  void* identity;
   Fiber fiber;
   Ids ids;
   unsigned number;        // within the block
@@ -92,14 +92,14 @@ class Block {
 
   std::vector<Thread*> yielding_;
   Location yields_at_;
-  time_t idle_since_ = 0;  // when the threads began to do nothing but yield
+  double idle_since_ = 0;  // when the threads began to do nothing but yield
 
   Passage passages_[2];  // some threads may still leave one while others come to the next
   unsigned live_lanes_[most_threads / warp_size] = {};
   unsigned waiting_lanes_[most_threads / warp_size] = {};
 
-  void* unordered_;  // as whom the read-only cache reads
-  Tag ended_;
+  void* unordered_;  // whom the read-only cache reads as
+  Tag poisoned_, ended_;
 };
 
 // Of this OS thread.

@@ -24,7 +24,7 @@ void Fiber::adopt() {
   started_ = true;
 }
 
-void Fiber::prepare(void (*entry)(), void* stack, size_t bytes) {
+void Fiber::prepare(void (*entry)(), void* stack, size_t bytes, void* identity) {
   stack_ = stack;
   bytes_ = bytes;
   ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
@@ -33,7 +33,7 @@ void Fiber::prepare(void (*entry)(), void* stack, size_t bytes) {
   context_.uc_stack.ss_size = bytes;
   context_.uc_link = nullptr;
   makecontext(&context_, entry, 0);
-  identity_ = new_fiber();
+  identity_ = identity;
 }
 
 void Fiber::arrived() { __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr); }
@@ -55,9 +55,7 @@ void Fiber::leave_for(Fiber& other) {
   __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
 }
 
-void Fiber::abandon() { __tsan_destroy_fiber(identity_); }
-
-void Fiber::pose_as(void* other) { switch_fiber(other); }
+void Fiber::pose_as(void* identity) { switch_fiber(identity); }
 void Fiber::pose_as_itself() { switch_fiber(identity_); }
 
 }  // namespace sim

@@ -14,7 +14,7 @@ class Fiber {
   void adopt();
 
   // One that will call entry, which must not return, on a stack of its own.
-  void prepare(void (*entry)(), void* stack, size_t bytes);
+  void prepare(void (*entry)(), void* stack, size_t bytes, void* identity);
 
   // To be the first call of entry.
   static void arrived();
@@ -22,11 +22,8 @@ class Fiber {
   // Leaves this fiber, which is running, for another.
   void leave_for(Fiber& other);
 
-  // Forgets a fiber that will not run again.
-  void abandon();
-
-  // For ThreadSanitizer: does as another fiber, here, until it is told to be this one again.
-  void pose_as(void* other);
+  // To ThreadSanitizer: is another fiber, until told to be itself again.
+  void pose_as(void* identity);
   void pose_as_itself();
 
  private:

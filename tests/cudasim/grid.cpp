@@ -69,6 +69,7 @@ std::vector<uint3> Launch::indices(unsigned cluster) const {
 // started; and running_, an atomic in code that is not instrumented, orders nothing.
 bool Launch::run() {
   if (!possible()) return false;
+  began.release();
   const unsigned clusters = unsigned(volume(asked.grid)) / asked.cluster;
   const unsigned at_once = asked.cooperative ? clusters : std::max(asked.workers, 1u);
   for (unsigned number : ranking(schedule(), clusters, 1, asked.seed)) {

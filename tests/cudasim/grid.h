@@ -7,7 +7,9 @@
 #include <thread>
 #include <vector>
 
+#include "identities.h"
 #include "launch.h"
+#include "races.h"
 #include "runtime.h"
 
 namespace sim {
@@ -36,6 +38,8 @@ class Launch {
 
   const Configuration asked;
   const Anchor anchor;
+  Identities identities;
+  Tag began;
 
  private:
   bool possible();

@@ -10,7 +10,6 @@
 extern "C" {
 void* __tsan_get_current_fiber();
 void* __tsan_create_fiber(unsigned flags);
-void __tsan_destroy_fiber(void* fiber);
 void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
@@ -20,7 +19,6 @@ void __tsan_release(void* address);
 
 inline void* __tsan_get_current_fiber() { return nullptr; }
 inline void* __tsan_create_fiber(unsigned) { return nullptr; }
-inline void __tsan_destroy_fiber(void*) {}
 inline void __tsan_switch_to_fiber(void*, unsigned) {}
 inline void __tsan_acquire(void*) {}
 inline void __tsan_release(void*) {}
@@ -36,9 +34,7 @@ struct Tag {
   char address;
 };
 
-// A new fiber begins after all that its creator did.
 constexpr unsigned without_order = 1;
-inline void* new_fiber() { return __tsan_create_fiber(0); }
 inline void switch_fiber(void* fiber) { __tsan_switch_to_fiber(fiber, without_order); }
 
 }  // namespace sim

@@ -8,8 +8,8 @@
 A CUDA thread is a fiber, a block an OS thread. Shared memory begins as NaN. Found in every flavour,
 and told with the line: barriers and warp collectives that some thread never comes to, ``__ldg`` of
 data that changes, indices outside arrays of known size, misaligned accesses, endless waits. The
-flavour "address" finds accesses outside arrays, "thread" finds races; both need a Python that was
-started for them:
+flavour "address" finds accesses outside arrays (and tells of each place once per process), the
+flavour "thread" finds races. Both need a Python that was started for them:
 
     python tests/cudasim/simulator.py thread -m pytest tests/test_cudasim.py
 
@@ -36,9 +36,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMPILER = "g++"
-FLAGS = ("-std=c++20 -O1 -g -w -fPIC -pthread -U_FORTIFY_SOURCE -fno-strict-aliasing").split()
+FLAGS = ["-std=c++20", "-O1", "-g", "-w", "-fPIC", "-pthread", "-U_FORTIFY_SOURCE"]
+FLAGS += ["-fno-strict-aliasing"]  # packs of 16 bytes are read from arrays of numbers
 # Unique or visible, one copy of a template's shared variables would serve all libraries.
-KERNEL_FLAGS = "-fno-gnu-unique -fvisibility=hidden -fsanitize=bounds,alignment".split()
+KERNEL_FLAGS = ["-fno-gnu-unique", "-fvisibility=hidden", "-fsanitize=bounds,alignment"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ FLAVOURS = {
         ("-fsanitize=thread", "-fno-omit-frame-pointer"),
         ("-DSIM_THREAD",),
         "libtsan.so",
-        "TSAN_OPTIONS=halt_on_error=0:suppress_equal_stacks=0:suppress_equal_addresses=0"
+        "TSAN_OPTIONS=halt_on_error=0:exitcode=0:suppress_equal_stacks=0:suppress_equal_addresses=0"
         ":report_thread_leaks=0:die_after_fork=0",
     ),
 }
@@ -300,9 +301,11 @@ def _new_reports() -> str:
     log = Path(f"{os.environ.get(LOG, '')}.{os.getpid()}")
     if not log.is_file():
         return ""
-    text = log.read_text(errors="replace")
-    new, _read_up_to = text[_read_up_to:], len(text)
-    return new
+    with open(log, "rb") as file:
+        file.seek(_read_up_to)
+        new = file.read()
+    _read_up_to += len(new)
+    return new.decode(errors="replace")
 
 
 _FAULT = re.compile(r"(?:ERROR|WARNING): (?:Address|Thread)Sanitizer: (?P<what>[\w-]+(?: race)?)")
@@ -316,14 +319,14 @@ def digest(report: str) -> list[str]:
     seeking = False
     for line in report.splitlines():
         if fault := _FAULT.search(line):
-            faults.append(f"{fault['what']}:")
+            faults.append(fault["what"])
         elif faults and (access := _ACCESS.search(line)):
-            faults[-1] += f" {access['how'].lower()}"
+            faults[-1] += f", {access['how'].lower()}"
             seeking = True
         elif seeking and (frame := _FRAME.search(line)) and Path(frame["file"]).parent != HERE:
-            faults[-1] += f" at {frame['file'].lstrip('/')}:{frame['line']},"
+            faults[-1] += f" at {frame['file'].lstrip('/')}:{frame['line']}"
             seeking = False
-    return list(dict.fromkeys(fault.rstrip(",") for fault in faults))
+    return list(dict.fromkeys(faults))
 
 
 def missing(flavour: str) -> str | None:
