@@ -17,6 +17,7 @@ from support import LABELS, all_losses, labels
 from schuss.backends import Problem, Segment, State, choose
 from schuss.backends.cuda import shapes
 from schuss.backends.cuda.backend import CudaBackend
+from schuss.backends.cuda.steps import WAYS
 from schuss.formulas import bijection, losses, rules
 from schuss.formulas.losses import LOSSES
 from schuss.formulas.penalties import Penalty
@@ -200,11 +201,10 @@ def descents_agree(cuda, of, rule, segment, clip=0.0, averaged=False, name="floa
     assert (found.step, found.averaged) == (expected.step, expected.averaged)
 
 
-@pytest.fixture(params=["one kernel", "three kernels"])
+@pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
-    """Steps that one block finishes, and those that many do."""
-    if request.param == "three kernels":
-        monkeypatch.setattr("schuss.backends.cuda.steps.SUMS_OF_ONE_BLOCK", 0)
+    """Every way in which steps of dense rows are made."""
+    monkeypatch.setattr("schuss.backends.cuda.steps.Run._way", lambda self, n_steps: request.param)
 
 
 @pytest.mark.usefixtures("way")

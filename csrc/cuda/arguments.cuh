@@ -59,14 +59,14 @@ struct Rows {
   int64_t count;
 };
 
-// Where the sums over tiles go, one after the other: (tiles, columns), and (loss_parts, 2): the
+// Where a batch's sums go: (parts, columns), each over some tiles of rows, and (loss_parts, 2): the
 // loss, and the squared norms of the samples' gradients where they are asked for.
-template <class T>
 struct Partials {
-  T* sums;
+  double* sums;
   double* losses;
-  int64_t rows_of_tile;
-  int64_t tiles;
+  int64_t rows_of_tile;  // of one team
+  int64_t tiles_of_part;
+  int64_t parts;
   int64_t loss_parts;
 };
 

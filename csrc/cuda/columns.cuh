@@ -1,14 +1,14 @@
-// From the sums over tiles to the step: what is done once for each column.
+// From the sums over parts to the step: what is done once for each column.
 //
-// Bytes: (tiles + 1) (width + 1) numbers read, and the parameters and slots read and written.
+// Bytes: (parts + 1) columns of float64 read, and the parameters and slots read and written.
 #pragma once
 
 #include "cuda/common.cuh"
 
 namespace schuss {
 
-// Columns low <= j < high of the (outputs, width + 1) parameters, by this block's threads. The last
-// of each output is its intercept.
+// Columns low <= j < high of the (outputs, width + 1) parameters, for the threads of a block. The
+// last of each output is its intercept.
 struct Columns {
   int64_t width, low, high;
   int32_t fit_intercept;
@@ -18,19 +18,33 @@ struct Columns {
   }
 };
 
-// Sum of a column over the tiles, in ascending order; there are so many columns.
-template <class T>
-SCHUSS_DEVICE double column_sum(const Partials<T>& partials, int64_t columns, int64_t j) {
-  double total = 0;
-  const T* sum = partials.sums + j;
+// Sums of the columns over the parts, of which each has `all` columns, to `total`. Few columns are
+// shared among several groups of threads, and their sums added in the groups' order.
+SCHUSS_DEVICE void sum_columns(const Columns& columns, const Partials& partials, int64_t all,
+                               double* total) {
+  __shared__ double room[block_threads];
+  int together = 32;  // columns at once
+  while (together < block_threads && together < columns.high - columns.low) together *= 2;
+  const int groups = block_threads / together, group = int(threadIdx.x) / together;
+  for (int64_t first = columns.low; first < columns.high; first += together) {
+    const int64_t j = first + threadIdx.x % together;
+    double sum = 0;
+    if (j < columns.high) {
 #pragma unroll 8
-  for (int64_t tile = 0; tile < partials.tiles; ++tile, sum += columns)
-    total += double(load_shared_by_all(sum));
-  return total;
+      for (int64_t part = group; part < partials.parts; part += groups)
+        sum += load_shared_by_all(partials.sums + part * all + j);
+    }
+    room[threadIdx.x] = sum;
+    __syncthreads();
+    if (group == 0 && j < columns.high) {
+      for (int other = 1; other < groups; ++other) sum += room[other * together + threadIdx.x];
+      total[j] = sum;
+    }
+    __syncthreads();
+  }
 }
 
-template <class T>
-SCHUSS_DEVICE double loss_sum(const Partials<T>& partials) {
+SCHUSS_DEVICE double loss_sum(const Partials& partials) {
   double total = 0;
   for (int64_t part = 0; part < partials.loss_parts; ++part)
     total += load_shared_by_all(partials.losses + 2 * part);
@@ -43,50 +57,14 @@ SCHUSS_DEVICE T penalised(double total, double scale, T l2, T w, bool intercept)
   return T(total * scale) + (intercept ? T(0) : l2 * w);
 }
 
-// The rule of the intercept: as the others', but without decoupled weight decay, which is
-// constant 1.
-template <class Rule>
-SCHUSS_DEVICE Rule undecayed(const double* constants) {
-  double plain[Rule::constants];
-  for (int k = 0; k < Rule::constants; ++k) plain[k] = k == 1 ? 1.0 : constants[k];
-  return Rule(plain);
-}
-
-// Columns of the step's update. `total` gives each one's sum; `factor` comes from clipping.
-template <class Rule, class T, class Total>
-SCHUSS_DEVICE void update_columns(const Columns& columns, const Update& update, int64_t step,
-                                  int64_t count, double factor, const State<T>& state,
-                                  Total total) {
-  const double* constants = update.constants + step * update.stride;
-  const Rule rule(constants), plain = undecayed<Rule>(constants);
-  const T l2 = T(update.l2 * factor), shrink = T(constants[0] * update.l1);
-  const double scale = factor / double(count), part = 1.0 / double(state.averaged + step + 1);
-  for (int64_t j = columns.low + threadIdx.x; j < columns.high; j += blockDim.x) {
-    const bool intercept = columns.is_intercept(j);
-    T w = load_shared_by_all(state.theta + j);
-    if (!intercept || columns.fit_intercept) {
-      const T g = penalised(total(j), scale, l2, w, intercept);
-      T a = Rule::slots > 0 ? state.slot0[j] : T(0), b = Rule::slots > 1 ? state.slot1[j] : T(0);
-      (intercept ? plain : rule).update(w, g, a, b);
-      if (update.l1 > 0 && !intercept) w = shrink_towards_zero(w, shrink);
-      state.theta[j] = w;
-      if (Rule::slots > 0) state.slot0[j] = a;
-      if (Rule::slots > 1) state.slot1[j] = b;
-    }
-    if (state.average) state.average[j] += (double(w) - state.average[j]) * part;
-  }
-}
-
-// This thread's share of the squared norm of the mean gradient, penalty included. `sum` gives each
-// column's sum, which is kept in `total`.
-template <class T, class Sum>
+// This thread's share of the squared norm of the mean gradient, penalty included.
+template <class T>
 SCHUSS_DEVICE double squares_of_columns(const Columns& columns, const Update& update, int64_t count,
-                                        const T* theta, double* total, Sum sum) {
+                                        const T* theta, const double* total) {
   double squares = 0;
   const double scale = 1.0 / double(count);
-  for (int64_t j = columns.low + threadIdx.x; j < columns.high; j += blockDim.x) {
+  for (int64_t j = columns.low + threadIdx.x; j < columns.high; j += block_threads) {
     const bool intercept = columns.is_intercept(j);
-    total[j] = sum(j);
     if (intercept && !columns.fit_intercept) continue;
     const T w = load_shared_by_all(theta + j);
     const double g = double(penalised(total[j], scale, T(update.l2), w, intercept));
@@ -98,6 +76,40 @@ SCHUSS_DEVICE double squares_of_columns(const Columns& columns, const Update& up
 // What a gradient of this norm is multiplied by.
 SCHUSS_DEVICE double clipping(double clip_norm, double norm) {
   return clip_norm > 0 && norm > clip_norm ? clip_norm / norm : 1.0;
+}
+
+// The rule of the intercept: as the others', but without decoupled weight decay, which is
+// constant 1.
+template <class Rule>
+SCHUSS_DEVICE Rule undecayed(const double* constants) {
+  double plain[Rule::constants];
+  for (int k = 0; k < Rule::constants; ++k) plain[k] = k == 1 ? 1.0 : constants[k];
+  return Rule(plain);
+}
+
+// Columns of the step's update by their sums; `factor` comes from clipping.
+template <class Rule, class T>
+SCHUSS_DEVICE void update_columns(const Columns& columns, const Update& update, int64_t step,
+                                  int64_t count, double factor, const State<T>& state,
+                                  const double* total) {
+  const double* constants = update.constants + step * update.stride;
+  const Rule rule(constants), plain = undecayed<Rule>(constants);
+  const T l2 = T(update.l2 * factor), shrink = T(constants[0] * update.l1);
+  const double scale = factor / double(count), part = 1.0 / double(state.averaged + step + 1);
+  for (int64_t j = columns.low + threadIdx.x; j < columns.high; j += block_threads) {
+    const bool intercept = columns.is_intercept(j);
+    T w = load_shared_by_all(state.theta + j);
+    if (!intercept || columns.fit_intercept) {
+      const T g = penalised(total[j], scale, l2, w, intercept);
+      T a = Rule::slots > 0 ? state.slot0[j] : T(0), b = Rule::slots > 1 ? state.slot1[j] : T(0);
+      (intercept ? plain : rule).update(w, g, a, b);
+      if (update.l1 > 0 && !intercept) w = shrink_towards_zero(w, shrink);
+      state.theta[j] = w;
+      if (Rule::slots > 0) state.slot0[j] = a;
+      if (Rule::slots > 1) state.slot1[j] = b;
+    }
+    if (state.average) state.average[j] += (double(w) - state.average[j]) * part;
+  }
 }
 
 }  // namespace schuss

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(block_threads)
 template <class S>
 __global__ void __launch_bounds__(block_threads)
     outputs_gradient(const S* X, const int64_t width, const int64_t k, const Rows rows,
-                     const Scalar<S>* slopes, const int64_t rows_of_slice, Scalar<S>* sums) {
+                     const Scalar<S>* slopes, const int64_t rows_of_slice, double* sums) {
   using T = Scalar<S>;
   __shared__ Panel<T> left, right;
   const int64_t across = (width + tile_side - 1) / tile_side,
@@ -141,15 +141,16 @@ __global__ void __launch_bounds__(block_threads)
       for (int j = 0; j < tile_depth; ++j) bias += left[threadIdx.x][j];
     __syncthreads();
   }
-  T* out = sums + slice * k * (width + 1);
+  double* out = sums + slice * k * (width + 1);
   for (int a = 0; a < 4; ++a)
     for (int b = 0; b < 4; ++b) {
       const int64_t c = first_output + corner.down() + a,
                     column = first_column + corner.across() + b;
-      if (c < k && column < width) out[c * (width + 1) + column] = corner.sum[a][b];
+      if (c < k && column < width) out[c * (width + 1) + column] = double(corner.sum[a][b]);
     }
   const int64_t c = first_output + threadIdx.x;
-  if (first_column == 0 && threadIdx.x < tile_side && c < k) out[c * (width + 1) + width] = bias;
+  if (first_column == 0 && threadIdx.x < tile_side && c < k)
+    out[c * (width + 1) + width] = double(bias);
 }
 
 }  // namespace schuss

@@ -21,7 +21,7 @@ struct HeldRows {
   // Number of the pack in the row: neighbours in a team read neighbours in memory.
   SCHUSS_DEVICE int64_t at(int k) const { return lane() + k * Lanes; }
 
-  SCHUSS_DEVICE HeldRows(int64_t width, const T* theta, T*) : packs(width / size) {
+  SCHUSS_DEVICE HeldRows(int64_t width, const T* theta, double*) : packs(width / size) {
 #pragma unroll
     for (int k = 0; k < Packs; ++k)
       for (int q = 0; q < size; ++q) {
@@ -56,16 +56,19 @@ struct HeldRows {
     for (int k = 0; k < Packs; ++k)
       for (int q = 0; q < size; ++q) sum[k][q] += slope * x[k][q];
   }
-  // The sums to memory of `width` numbers.
-  SCHUSS_DEVICE void put(T* memory) const {
+  // put(j, sum) for each column in hand; the sums begin anew.
+  template <class Put>
+  SCHUSS_DEVICE void give(Put put) {
     for (int k = 0; k < Packs; ++k)
-      if (at(k) < packs)
-        for (int q = 0; q < size; ++q) memory[at(k) * size + q] = sum[k][q];
+      for (int q = 0; q < size; ++q) {
+        if (at(k) < packs) put(at(k) * size + q, sum[k][q]);
+        sum[k][q] = 0;
+      }
   }
 };
 
 // Longer rows, by a whole block: the row is read once from memory and once more, for the gradient,
-// from the second-level cache; the sums are kept in the memory they go to.
+// from the second-level cache; the sums are kept in the memory they go to, (width,) of 0 before.
 template <class S, int Lanes>
 struct HeldRows<S, Lanes, 0> {
   using T = Scalar<S>;
@@ -74,16 +77,11 @@ struct HeldRows<S, Lanes, 0> {
   static_assert(Lanes == block_threads, "the sums of a block's only team");
   int64_t packs;
   const T* w;
-  T* sum;
+  double* sum;
   const S* x;
 
-  // Each thread reads and writes the same numbers throughout, so that none waits for another.
-  SCHUSS_DEVICE HeldRows(int64_t width, const T* theta, T* memory)
-      : packs(width / size), w(theta), sum(memory), x(nullptr) {
-    if (sum)
-      for (int64_t p = threadIdx.x; p < packs; p += Lanes)
-        for (int q = 0; q < size; ++q) sum[p * size + q] = 0;
-  }
+  SCHUSS_DEVICE HeldRows(int64_t width, const T* theta, double* sums)
+      : packs(width / size), w(theta), sum(sums), x(nullptr) {}
   SCHUSS_DEVICE T take(const S* row, bool there) {
     x = row;
     T part = 0;
@@ -102,13 +100,15 @@ struct HeldRows<S, Lanes, 0> {
     }
     return part;
   }
+  // Each thread adds to the same numbers throughout, so that none waits for another.
   SCHUSS_DEVICE void add(T slope) {
     for (int64_t p = threadIdx.x; p < packs; p += Lanes) {
       const Pack<S> read = load_pack(x + p * size);
-      for (int q = 0; q < size; ++q) sum[p * size + q] += slope * widen(read.numbers[q]);
+      for (int q = 0; q < size; ++q) sum[p * size + q] += double(slope * widen(read.numbers[q]));
     }
   }
-  SCHUSS_DEVICE void put(T*) const {}
+  template <class Put>
+  SCHUSS_DEVICE void give(Put) {}
 };
 
 // A sum over the team's threads; all get it.
@@ -158,45 +158,59 @@ SCHUSS_DEVICE void sum_rows(const Problem<S>& problem, const Rows& rows, T inter
   }
 }
 
-// Sums of the block's teams, in their order, to the tile's place. `room` is (teams, width + 1).
+// What the block's teams have in hand, in their order, to the sums. `room` is (teams, width + 1).
 template <class T, class InHand>
-SCHUSS_DEVICE void add_teams(const InHand& hand, T bias, int64_t width, T* room, T* sums) {
-  constexpr int teams = block_threads / InHand::lanes;
-  T* own = teams == 1 ? sums : room + int(threadIdx.x) / InHand::lanes * (width + 1);
-  hand.put(own);
-  if (threadIdx.x % InHand::lanes == 0) own[width] = bias;
-  if (teams == 1) return;
-  __syncthreads();
-  for (int64_t j = threadIdx.x; j <= width; j += block_threads) {
-    T sum = 0;
-    for (int team = 0; team < teams; ++team) sum += room[team * (width + 1) + j];
-    sums[j] = sum;
+SCHUSS_DEVICE void add_teams(InHand& hand, T bias, int64_t width, T* room, double* sums) {
+  constexpr int lanes = InHand::lanes, teams = block_threads / lanes;
+  if constexpr (teams == 1) {
+    hand.give([&](int64_t j, T sum) { sums[j] += double(sum); });
+    if (threadIdx.x == 0) sums[width] += double(bias);
+  } else {
+    T* own = room + int(threadIdx.x) / lanes * (width + 1);
+    hand.give([&](int64_t j, T sum) { own[j] = sum; });
+    if (threadIdx.x % lanes == 0) own[width] = bias;
+    __syncthreads();
+    for (int64_t j = threadIdx.x; j <= width; j += block_threads) {
+      T sum = 0;
+      for (int team = 0; team < teams; ++team) sum += room[team * (width + 1) + j];
+      sums[j] += double(sum);
+    }
+    __syncthreads();  // the room is free for the next tile
   }
 }
 
-// One tile of rows by one block, to its place among the partial sums. `room` is shared memory of
+// One part of a batch by one block: its tiles one after the other. `room` is shared memory of
 // (teams, width + 1) T where there are several teams.
 template <class Loss, bool Norms, class InHand, class S, class T = Scalar<S>>
-SCHUSS_DEVICE void sum_tile(const Problem<S>& problem, const Rows& rows, const T* theta,
-                            const Partials<T>& partials, int64_t tile, unsigned char* room) {
+SCHUSS_DEVICE void sum_part(const Problem<S>& problem, const Rows& rows, const T* theta,
+                            const Partials& partials, int64_t part, unsigned char* room) {
   constexpr int lanes = InHand::lanes, teams = block_threads / lanes;
   __shared__ double apart[block_threads / 32];
-  const int64_t size = partials.rows_of_tile * teams, width = problem.width;
-  const int64_t begin = tile * size, end = begin + size < rows.count ? begin + size : rows.count;
-  T* sums = partials.sums + tile * (width + 1);
+  const int64_t tile = partials.rows_of_tile * teams, width = problem.width;
+  const int64_t begin = part * partials.tiles_of_part * tile;
+  const int64_t last = begin + partials.tiles_of_part * tile;
+  const int64_t end = last < rows.count ? last : rows.count;
+  double* sums = partials.sums + part * (width + 1);
+  for (int64_t j = threadIdx.x; j <= width; j += block_threads) sums[j] = 0;
+  __syncthreads();
   InHand hand(width, theta, sums);
-  Scalars<T> scalars;
-  sum_rows<Loss, Norms>(problem, rows, load_shared_by_all(theta + width), begin, end, hand,
-                        scalars);
-  const bool first = threadIdx.x % lanes == 0;  // all threads of a team have the same scalars
-  const double loss = block_sum(first ? scalars.loss : 0.0, apart);
-  const double squares = Norms ? block_sum(first ? scalars.squares : 0.0, apart) : 0.0;
-  if (threadIdx.x == 0) {
-    partials.losses[2 * tile] = loss;
-    partials.losses[2 * tile + 1] = squares;
+  const T intercept = load_shared_by_all(theta + width);
+  double loss = 0, squares = 0;
+  for (int64_t first = begin; first < end; first += tile) {
+    Scalars<T> scalars;
+    const int64_t stop = first + tile < end ? first + tile : end;
+    sum_rows<Loss, Norms>(problem, rows, intercept, first, stop, hand, scalars);
+    add_teams(hand, scalars.bias, width, reinterpret_cast<T*>(room), sums);
+    loss += scalars.loss;
+    squares += scalars.squares;
   }
-  add_teams(hand, scalars.bias, width, reinterpret_cast<T*>(room), sums);
-  __syncthreads();  // the room is free for the next tile
+  const bool one = threadIdx.x % lanes == 0;  // all threads of a team have the same
+  loss = block_sum(one ? loss : 0.0, apart);
+  if (Norms) squares = block_sum(one ? squares : 0.0, apart);
+  if (threadIdx.x == 0) {
+    partials.losses[2 * part] = loss;
+    partials.losses[2 * part + 1] = squares;
+  }
 }
 
 }  // namespace schuss

@@ -15,10 +15,10 @@ from schuss.backends.cuda.shapes import (
     BLOCK_THREADS,
     PACK_BYTES,
     TILE_SIDE,
+    Cut,
     blocks_for,
     held,
     room,
-    rows_of_tile,
 )
 from schuss.backends.protocol import TILE_ROWS, Problem, Rows
 from schuss.formulas.losses import VectorLoss
@@ -61,7 +61,7 @@ class Places:
 
 
 class Sums:
-    """Room for the sums over the tiles of a batch.
+    """Room for the sums over the parts of a batch.
 
     Attributes
     ----------
@@ -71,15 +71,20 @@ class Sums:
     """
 
     def __init__(
-        self, device: Device, tiles: int, columns: int, dtype: Any, loss_parts: int | None = None
+        self,
+        device: Device,
+        columns: int,
+        parts: int,
+        loss_parts: int,
+        cut: Cut | None = None,
     ) -> None:
-        parts = tiles if loss_parts is None else loss_parts
         self.partials = {
-            "sums": None if dtype is None else device.empty((tiles, columns), dtype),
-            "losses": device.zeros((parts, 2), np.float64),
-            "rows_of_tile": 0,
-            "tiles": tiles,
-            "loss_parts": parts,
+            "sums": device.empty((parts, columns), np.float64) if parts else None,
+            "losses": device.zeros((loss_parts, 2), np.float64),
+            "rows_of_tile": 0 if cut is None else cut.rows_of_tile,
+            "tiles_of_part": 0 if cut is None else cut.tiles_of_part,
+            "parts": parts,
+            "loss_parts": loss_parts,
         }
         self.total = device.zeros(columns, np.float64)
 
@@ -188,24 +193,21 @@ class DenseRows(_Padded):
         return ", ".join([self.stored, *parts, str(self.shape.lanes), str(self.shape.packs)])
 
     def room(self, count: int) -> Sums:
-        rows = rows_of_tile(count, self.shape.teams)
-        tiles = max(1, -(-count // (rows * self.shape.teams)))
-        sums = Sums(self.device, tiles, self.columns, self.problem.dtype)
-        sums.partials["rows_of_tile"] = rows
-        return sums
+        self.cut = Cut.of(count, self.shape.teams)
+        parts = self.cut.parts(count)
+        return Sums(self.device, self.columns, parts, parts, self.cut)
 
-    def cut(self, sums: Sums, count: int) -> dict[str, Any]:
-        """The partial sums of a batch that may be shorter than there is room for."""
-        tile = sums.partials["rows_of_tile"] * self.shape.teams
-        tiles = max(1, -(-count // tile))
-        return sums.partials | {"tiles": tiles, "loss_parts": tiles}
+    def parts_of(self, sums: Sums, count: int) -> dict[str, Any]:
+        """The sums of a batch that may be shorter than there is room for."""
+        parts = self.cut.parts(count)
+        return sums.partials | {"parts": parts, "loss_parts": parts}
 
     def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
-        sums.partials = self.cut(sums, places.count)
+        sums.partials = self.parts_of(sums, places.count)
         self.device.launch(
             "rows",
             f"gradient<{self.instance(self.problem.loss.name)}, {str(norms).lower()}>",
-            sums.partials["tiles"],
+            sums.partials["parts"],
             shared=self.bytes_shared,
             problem=self.arguments,
             rows=places.arguments,
@@ -228,14 +230,14 @@ class Outputs(_Padded):
         self.slopes = self.device.empty((count, self.k), self.problem.dtype)
         self.norms = self.device.empty(count, np.float64)
         slices, blocks = -(-count // SLICE_ROWS), blocks_for(count * self.k)
-        return Sums(self.device, slices, self.columns, self.problem.dtype, blocks)
+        return Sums(self.device, self.columns, slices, blocks)
 
     def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
         loss, count = self.problem.loss, places.count
         rows = {"X": self.X, "width": self.width, "rows": places.arguments}
         outputs, columns = -(-self.k // TILE_SIDE), -(-self.width // TILE_SIDE)
         slices, blocks = -(-count // SLICE_ROWS), blocks_for(count * self.k)
-        sums.partials = sums.partials | {"tiles": slices, "loss_parts": blocks}
+        sums.partials = sums.partials | {"parts": slices, "loss_parts": blocks}
         self.device.launch(
             "outputs",
             f"outputs_margin<{self.stored}>",
@@ -288,7 +290,7 @@ class SparseRows(_Padded):
         self.matrix = sparse_matrix(device, problem.X)
 
     def room(self, count: int) -> Sums:
-        return Sums(self.device, 0, self.columns, None, blocks_for(count, WARPS))
+        return Sums(self.device, self.columns, 0, blocks_for(count, WARPS))
 
     def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
         blocks = blocks_for(places.count, WARPS)

@@ -9,13 +9,15 @@ from schuss.backends.protocol import TILE_ROWS
 __all__ = [
     "BLOCK_THREADS",
     "CHUNK_NUMBERS",
+    "COLUMNS_OF_BLOCK",
+    "MOST_PARTS",
     "PACK_BYTES",
     "TILE_SIDE",
+    "Cut",
     "Held",
     "blocks_for",
     "held",
     "room",
-    "rows_of_tile",
 ]
 
 # As in csrc/cuda: threads of a block, numbers of an array that one block works on, bytes that a
@@ -24,9 +26,11 @@ BLOCK_THREADS = 256
 CHUNK_NUMBERS = 1 << 14
 PACK_BYTES = 16
 TILE_SIDE = 64
-# A step is cut into about as many tiles where it has the rows for it: twice the multiprocessors of
-# a large GPU.
-TILES_WANTED = 264
+# Columns of a block that adds up parts (csrc/cuda/steps.cu).
+COLUMNS_OF_BLOCK = 32
+# A batch is cut into as many parts where it has the rows for it: twice the multiprocessors of a
+# large GPU.
+MOST_PARTS = 264
 # Dynamic shared memory that every device gives a block without being asked.
 SHARED_BYTES = 48 << 10
 
@@ -71,11 +75,34 @@ def room(shape: Held, width: int, computed: int) -> int:
     return 0 if shape.teams == 1 else shape.teams * (width + 1) * computed
 
 
-def rows_of_tile(count: int, teams: int) -> int:
-    """Rows of a team in a tile of a step over ``count`` rows."""
-    return min(TILE_ROWS, max(1, -(-count // (TILES_WANTED * teams))))
+@dataclass(frozen=True)
+class Cut:
+    """A batch in parts, of which a block takes one: tiles one after the other.
+
+    Attributes
+    ----------
+    rows_of_tile : int
+        Rows of a team in a tile, whose sums are made in the data's dtype: at most TILE_ROWS.
+    tiles_of_part : int
+    teams : int
+        Of a block.
+    """
+
+    rows_of_tile: int
+    tiles_of_part: int
+    teams: int
+
+    @classmethod
+    def of(cls, count: int, teams: int) -> Cut:
+        """For batches of up to ``count`` rows."""
+        rows = min(TILE_ROWS, max(1, -(-count // (MOST_PARTS * teams))))
+        return cls(rows, max(1, -(-count // (rows * teams * MOST_PARTS))), teams)
+
+    def parts(self, count: int) -> int:
+        """Parts of a batch of ``count`` rows."""
+        return max(1, -(-count // (self.rows_of_tile * self.teams * self.tiles_of_part)))
 
 
 def blocks_for(items: int, each: int = BLOCK_THREADS) -> int:
     """Blocks for a loop over so many items, of which a block takes ``each`` at once."""
-    return max(1, min(-(-items // each), 4 * TILES_WANTED))
+    return max(1, min(-(-items // each), 4 * MOST_PARTS))

@@ -10,12 +10,15 @@ from schuss.backends.compiled import plain_per_sample
 from schuss.backends.cuda.data import DenseRows, Kind, Places, Sums
 from schuss.backends.cuda.device import Device
 from schuss.backends.cuda.samples import descend_samples
-from schuss.backends.cuda.shapes import BLOCK_THREADS
+from schuss.backends.cuda.shapes import BLOCK_THREADS, COLUMNS_OF_BLOCK, MOST_PARTS
 from schuss.backends.protocol import Segment, State
 
 __all__ = ["Run", "no_update"]
 
-# Up to so many sums (tiles times columns), the block that comes last finishes the step alone.
+# How a step of dense rows may be made: all of a segment's in one launch, whose blocks wait for each
+# other; each in one; each in three, which take any shape.
+WAYS = ("one launch", "one kernel", "three kernels")
+# Up to so many sums (parts times columns), the block that comes last may finish a step alone.
 SUMS_OF_ONE_BLOCK = 1 << 15
 
 
@@ -79,26 +82,55 @@ class Run:
             done = segment.n_steps - 1
             own, loss = places.within(0, done), self.outcome["results"]
             descend_samples(self.device, data, self.state, segment, self.parameters, own, loss)
-        tiles = self.sums.partials["tiles"]
-        together = isinstance(data, DenseRows) and tiles * data.columns <= SUMS_OF_ONE_BLOCK
+        way = self._way(segment.n_steps - done)
+        if isinstance(data, DenseRows) and way == "one launch":
+            self._all_steps(data, places)
+            done = segment.n_steps
         for number in range(done, segment.n_steps):
             batch = places.within(number * segment.batch_size, segment.batch_size)
-            last = number == segment.n_steps - 1
-            if together:
-                self._step(data, number, batch, last)
+            if isinstance(data, DenseRows) and way == "one kernel":
+                self._step(data, number, batch, last=number == segment.n_steps - 1)
             else:
                 self._large_step(number, batch)
         loss, norm = self.device.download(self.outcome["results"])
         return float(loss), float(norm)
 
+    def _way(self, n_steps: int) -> str:
+        """The way of so many steps."""
+        if n_steps > 1 or self.sums.partials["parts"] * self.data.columns > SUMS_OF_ONE_BLOCK:
+            return WAYS[0] if n_steps > 1 else WAYS[2]
+        return WAYS[1]
+
+    def _all_steps(self, data: DenseRows, places: Places) -> None:
+        """One kernel, as many blocks as there is work for and the device runs at once."""
+        instance = data.instance(data.problem.loss.name, self.state.rule.formula)
+        kernel = f"descend<{instance}>"
+        resident = self.device.function("rows", kernel).resident_blocks(
+            BLOCK_THREADS, data.bytes_shared
+        )
+        self.device.launch(
+            "rows",
+            kernel,
+            min(resident, self.sums.partials["parts"]),
+            shared=data.bytes_shared,
+            cooperative=True,
+            problem=data.arguments,
+            rows=places.arguments,
+            batch_size=self.segment.batch_size,
+            partials=self.sums.partials,
+            update=self.update,
+            state=self.parameters,
+            outcome=self.outcome,
+        )
+
     def _step(self, data: DenseRows, number: int, batch: Places, last: bool) -> None:
         """One kernel: the block that comes last updates the parameters."""
-        part = data.cut(self.sums, batch.count)
+        part = data.parts_of(self.sums, batch.count)
         instance = data.instance(data.problem.loss.name, self.state.rule.formula)
         self.device.launch(
             "rows",
             f"step<{instance}>",
-            part["tiles"],
+            part["parts"],
             shared=data.bytes_shared,
             problem=data.arguments,
             rows=batch.arguments,
@@ -118,7 +150,7 @@ class Run:
         self.device.launch(
             "steps",
             f"finish<{data.computed}, {self.state.rule.formula}>",
-            -(-data.columns // BLOCK_THREADS),
+            -(-data.columns // COLUMNS_OF_BLOCK),
             partials=self.sums.partials,
             model=data.model,
             update=self.update,
@@ -149,7 +181,7 @@ def outcome(device: Device, sums: Sums, columns: int) -> dict[str, Any]:
     """What steps leave behind, as kernels take it."""
     return {
         "results": device.zeros(2, np.float64),
-        "squares": device.zeros(-(-columns // BLOCK_THREADS), np.float64),
+        "squares": device.zeros(max(MOST_PARTS, -(-columns // COLUMNS_OF_BLOCK)), np.float64),
         "total": sums.total,
         "arrived": device.zeros(1, np.uint32),
     }
@@ -174,7 +206,7 @@ def combine(
     device.launch(
         "steps",
         f"combine<{data.computed}>",
-        -(-data.columns // BLOCK_THREADS),
+        -(-data.columns // COLUMNS_OF_BLOCK),
         partials=sums.partials,
         model=data.model,
         update=update,
