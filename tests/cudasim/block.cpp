@@ -1,20 +1,18 @@
 #include "block.h"
 
 #include <sched.h>
-#include <sys/mman.h>
 
 #include <chrono>
 
 #include "cluster.h"
 #include "grid.h"
 #include "poison.h"
+#include "stacks.h"
 
 namespace sim {
 
 SIM_THREAD_LOCAL const Ids* ids = nullptr;
 SIM_THREAD_LOCAL Block* block = nullptr;
-
-constexpr size_t stack_bytes = 256 << 10;  // of address space; few pages of it are touched
 
 // ---- Turns ------------------------------------------------------------------------------------
 
@@ -33,12 +31,7 @@ Block::Block(Launch& launch, Cluster& cluster, unsigned rank, uint3 index)
 
 void Block::run() {
   block = this;
-  void* stacks = mmap(nullptr, stack_bytes * threads_.size(), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stacks == MAP_FAILED) {
-    launch.fail("no memory for the stacks of %zu threads", threads_.size());
-    return;
-  }
+  const Stacks stacks(threads_.size());
   poison_thread_locals(launch.anchor);
   poison(cluster.shared(rank), launch.asked.shared);
   poisoned_.release();
@@ -46,7 +39,7 @@ void Block::run() {
   home_.pose_as(unordered_);
   launch.began.acquire();
   home_.pose_as_itself();
-  for (Thread& thread : threads_) prepare(thread, static_cast<char*>(stacks));
+  for (Thread& thread : threads_) prepare(thread, stacks);
   take_turns();
   for (Thread& thread : threads_) {
     home_.pose_as(thread.identity);
@@ -55,10 +48,10 @@ void Block::run() {
   home_.pose_as_itself();
   ended_.acquire();
   poison(cluster.shared(rank), launch.asked.shared);  // another block may come too late to it
-  munmap(stacks, stack_bytes * threads_.size());
+  threads_ = {};
 }
 
-void Block::prepare(Thread& thread, char* stacks) {
+void Block::prepare(Thread& thread, const Stacks& stacks) {
   const unsigned* size = launch.asked.block;
   const unsigned* grid = launch.asked.grid;
   const unsigned number = &thread - threads_.data(), lane = number % warp_size;
@@ -70,7 +63,7 @@ void Block::prepare(Thread& thread, char* stacks) {
                 lane,
                 rank,
                 launch.asked.cluster};
-  thread.fiber.prepare(entry, stacks + number * stack_bytes, stack_bytes, thread.identity);
+  thread.fiber.prepare(entry, stacks.of(number), stack_bytes, thread.identity);
   live_lanes_[number / warp_size] |= 1u << lane;
   turns_.add(number);
 }

@@ -16,6 +16,7 @@ constexpr unsigned warp_size = 32, most_threads = 1024;
 
 class Cluster;
 class Launch;
+class Stacks;
 
 // What a lane asked for when it came to an exchange.
 struct Request {
@@ -75,7 +76,7 @@ class Block {
 
  private:
   static void entry();
-  void prepare(Thread&, char* stacks);
+  void prepare(Thread&, const Stacks&);
   void take_turns();
   void give_up_turn() { running_->fiber.leave_for(home_); }
   bool wake_yielding();

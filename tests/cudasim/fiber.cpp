@@ -5,12 +5,10 @@
 #include "races.h"
 
 #ifdef SIM_ADDRESS
-#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #else
 static void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
-#define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
 #endif
 
 namespace sim {
@@ -27,7 +25,6 @@ void Fiber::adopt() {
 void Fiber::prepare(void (*entry)(), void* stack, size_t bytes, void* identity) {
   stack_ = stack;
   bytes_ = bytes;
-  ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
   getcontext(&context_);
   context_.uc_stack.ss_sp = stack;
   context_.uc_stack.ss_size = bytes;
@@ -39,11 +36,11 @@ void Fiber::prepare(void (*entry)(), void* stack, size_t bytes, void* identity) 
 void Fiber::arrived() { __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr); }
 
 // swapcontext makes a system call, to save the signal mask; _longjmp does not, and is five times as
-// fast, but the sanitizers take it for a return to a caller.
+// fast, but ThreadSanitizer takes it for a return to a caller.
 void Fiber::leave_for(Fiber& other) {
   __sanitizer_start_switch_fiber(&fake_stack_, other.stack_, other.bytes_);
   switch_fiber(other.identity_);
-#if defined(SIM_ADDRESS) || defined(SIM_THREAD)
+#ifdef SIM_THREAD
   swapcontext(&context_, &other.context_);
 #else
   if (_setjmp(registers_) == 0) {
