@@ -18,6 +18,12 @@ SCHUSS_DEVICE int64_t row_at(const Rows& rows, int64_t place) {
   return rows.wide ? rows.wide[place] : rows.start + place;
 }
 
+// The `count` places from `first` on.
+SCHUSS_DEVICE Rows places_within(const Rows& rows, int64_t first, int64_t count) {
+  return {rows.narrow ? rows.narrow + first : nullptr, rows.wide ? rows.wide + first : nullptr,
+          rows.start + first, count};
+}
+
 // ---- Packs: what a thread reads in one load ----
 
 SCHUSS_DEVICE float widen(float x) { return x; }

@@ -41,12 +41,6 @@ __global__ void __launch_bounds__(block_threads)
   outcome.results[1] = norm;
 }
 
-// The `count` places from `first` on.
-SCHUSS_DEVICE Rows places_within(const Rows& rows, int64_t first, int64_t count) {
-  return {rows.narrow ? rows.narrow + first : nullptr, rows.wide ? rows.wide + first : nullptr,
-          rows.start + first, count};
-}
-
 // A run of steps in one launch. All blocks are resident; each sums parts, waits for the others, and
 // finishes a share of the columns. The norm, where it is wanted, is one more wait.
 template <class S, template <class> class Loss, template <class> class Rule, int Lanes, int Packs>
@@ -93,21 +87,12 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-// Margins of the rows, with or without the intercept. Grid: any; teams take rows in turn.
+// Margins of the rows. Grid: any.
 template <class S, int Lanes, int Packs>
 __global__ void __launch_bounds__(block_threads)
     margin(const S* X, const int64_t width, const Rows rows, const Scalar<S>* theta,
-           const int32_t with_intercept, Scalar<S>* out) {
-  HeldRows<S, Lanes, Packs> hand(width, theta, nullptr);
-  constexpr int teams = block_threads / Lanes;
-  const int64_t all = int64_t(gridDim.x) * teams;
-  for (int64_t first = int64_t(blockIdx.x) * teams; first < rows.count; first += all) {
-    const int64_t place = first + threadIdx.x / Lanes;
-    const bool there = place < rows.count;
-    const int64_t i = there ? row_at(rows, place) : 0;
-    const Scalar<S> sum = sum_of_team<Lanes>(hand.take(X + i * width, there));
-    if (there && threadIdx.x % Lanes == 0) out[place] = with_intercept ? sum + theta[width] : sum;
-  }
+           Scalar<S>* out) {
+  margins<HeldRows<S, Lanes, Packs>>(X, width, rows, theta, theta[width], out);
 }
 
 }  // namespace schuss

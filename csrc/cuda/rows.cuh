@@ -122,6 +122,22 @@ SCHUSS_DEVICE T sum_of_team(T v) {
   }
 }
 
+// x . w + intercept of the rows, by all teams of the launch in turn.
+template <class InHand, class S, class T = Scalar<S>>
+SCHUSS_DEVICE void margins(const S* X, int64_t width, const Rows& rows, const T* theta, T intercept,
+                           T* out) {
+  constexpr int lanes = InHand::lanes, teams = block_threads / lanes;
+  InHand hand(width, theta, nullptr);
+  const int64_t all = int64_t(gridDim.x) * teams;
+  for (int64_t first = int64_t(blockIdx.x) * teams; first < rows.count; first += all) {
+    const int64_t place = first + threadIdx.x / lanes;
+    const bool there = place < rows.count;
+    const int64_t i = there ? row_at(rows, place) : 0;
+    const T sum = sum_of_team<lanes>(hand.take(X + i * width, there));
+    if (there && threadIdx.x % lanes == 0) out[place] = sum + intercept;
+  }
+}
+
 // What a team has summed over its rows beside the gradient's columns.
 template <class T>
 struct Scalars {

@@ -42,8 +42,10 @@ def expressions(unit: str) -> list[str]:
             *(f"outputs_weigh_together<{t}, {loss}>" for t in COMPUTED for loss in vectors),
         ],
         "samples": [
-            *(f"{kernel}<{s}>" for kernel in ("gram", "advance") for s in STORED),
-            *(f"recur<{t}, {loss}>" for t in COMPUTED for loss in losses),
+            *(f"gram<{s}>" for s in STORED),
+            *(f"descend_samples<{s}, log_loss, {h.lanes}, {h.packs}>" for s in STORED
+              for h in (USUAL, LONG_ROWS)),
+            *(f"descend_samples<{t}, {loss}, 32, 2>" for t in COMPUTED for loss in losses[1:]),
         ],
         "sparse": [
             *(f"sparse_gradient<{t}, {loss}, true>" for t in COMPUTED for loss in losses),
@@ -59,4 +61,4 @@ def expressions(unit: str) -> list[str]:
             *(f"{kernel}<{i}>" for kernel in ("permute", "mix") for i in INDEX),
         ],
     }  # fmt: skip
-    return made[unit]
+    return list(dict.fromkeys(made[unit]))

@@ -22,6 +22,7 @@ from schuss.backends.cuda.data import (
     on_device,
     packs_of,
     sparse_matrix,
+    spread,
 )
 from schuss.backends.cuda.device import Device
 from schuss.backends.cuda.shapes import CHUNK_NUMBERS, TILE_SIDE, blocks_for, held
@@ -137,17 +138,12 @@ class CudaBackend:
 
     def _dense_margin(self, X: np.ndarray, theta: np.ndarray, rows: Rows, k: int) -> np.ndarray:
         stored, count, (packs, width) = STORED[X.dtype.name], length(rows), packs_of(X)
-        wide = np.zeros((k, width + 1), theta.dtype)
-        wide[:, : X.shape[1]], wide[:, -1] = (
-            np.split(theta.reshape(k, -1), [-1], axis=1)[0],
-            theta[X.shape[1] :: X.shape[1] + 1],
-        )
         out = self.device.empty((count, k) if k > 1 else count, theta.dtype)
         arguments = {
             "X": self.device.upload(packs),
             "width": width,
             "rows": Places(self.device, rows).arguments,
-            "theta": self.device.upload(wide),
+            "theta": self.device.upload(spread(theta, k, width)),
             "out": out,
         }
         if k > 1:
@@ -159,7 +155,6 @@ class CudaBackend:
                 "rows",
                 f"margin<{stored}, {shape.lanes}, {shape.packs}>",
                 blocks_for(count, shape.teams),
-                with_intercept=1,
                 **arguments,
             )
         return self.device.download(out)

@@ -23,7 +23,16 @@ from schuss.backends.cuda.shapes import (
 from schuss.backends.protocol import TILE_ROWS, Problem, Rows
 from schuss.formulas.losses import VectorLoss
 
-__all__ = ["DenseRows", "Kind", "Places", "Sums", "on_device", "packs_of"]
+__all__ = [
+    "DenseRows",
+    "Kind",
+    "Places",
+    "Sums",
+    "on_device",
+    "packs_of",
+    "sparse_matrix",
+    "spread",
+]
 
 STORED = {"float32": "float", "float64": "double", "bfloat16": "bfloat16", "float16": "float16"}
 # Rows of a slice whose gradient is summed in the data's dtype, of several outputs.
@@ -131,6 +140,15 @@ def packs_of(X: np.ndarray) -> tuple[np.ndarray, int]:
     return wide, width
 
 
+def spread(theta: np.ndarray, n_outputs: int, width: int) -> np.ndarray:
+    """Parameters (n_outputs, n_features + 1) with zeros before each intercept: flat."""
+    rows = theta.reshape(n_outputs, -1)
+    wide = np.zeros((n_outputs, width + 1), theta.dtype)
+    wide[:, : rows.shape[1] - 1] = rows[:, :-1]
+    wide[:, -1] = rows[:, -1]
+    return wide.reshape(-1)
+
+
 class _Padded:
     """Parameters (n_outputs, n_features + 1) that lie as (n_outputs, width + 1) on the device."""
 
@@ -153,11 +171,7 @@ class _Padded:
         }
 
     def spread(self, theta: np.ndarray) -> np.ndarray:
-        rows = theta.reshape(self.problem.n_outputs, -1)
-        wide = np.zeros((len(rows), self.width + 1), theta.dtype)
-        wide[:, : rows.shape[1] - 1] = rows[:, :-1]
-        wide[:, -1] = rows[:, -1]
-        return wide.reshape(-1)
+        return spread(theta, self.problem.n_outputs, self.width)
 
     def gathered(self, there: np.ndarray) -> np.ndarray:
         rows = there.reshape(self.problem.n_outputs, -1)

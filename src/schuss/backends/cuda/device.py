@@ -63,12 +63,15 @@ class Device(ABC):
     def address(self, array: Any) -> int:
         """Where the array's numbers begin."""
 
+    def resident_blocks(self, unit: str, expression: str, shared: int = 0) -> int:
+        """Blocks of the kernel that the whole device runs at once."""
+        return self.function(unit, expression).resident_blocks(BLOCK_THREADS, shared)
+
     def launch(
         self,
         unit: str,
         expression: str,
         blocks: int,
-        threads: int = BLOCK_THREADS,
         shared: int = 0,
         cooperative: bool = False,
         **arguments: Any,
@@ -79,7 +82,7 @@ class Device(ABC):
         ----------
         unit, expression : str
             Such as ``"rows", "margin<float, 32, 2>"``.
-        blocks, threads : int
+        blocks : int
         shared : int
             Dynamic shared memory of a block, in bytes.
         cooperative : bool
@@ -89,7 +92,7 @@ class Device(ABC):
         """
         packed = signature(unit, expression).pack(arguments, self.address)
         function = self.function(unit, expression)
-        function.launch(blocks, threads, shared, packed, cooperative=cooperative)
+        function.launch(blocks, BLOCK_THREADS, shared, packed, cooperative=cooperative)
 
 
 @cache

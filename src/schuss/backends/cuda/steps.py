@@ -9,8 +9,8 @@ import numpy as np
 from schuss.backends.compiled import plain_per_sample
 from schuss.backends.cuda.data import DenseRows, Kind, Places, Sums
 from schuss.backends.cuda.device import Device
-from schuss.backends.cuda.samples import descend_samples
-from schuss.backends.cuda.shapes import BLOCK_THREADS, COLUMNS_OF_BLOCK, MOST_PARTS
+from schuss.backends.cuda.samples import SampleSteps
+from schuss.backends.cuda.shapes import COLUMNS_OF_BLOCK, MOST_PARTS
 from schuss.backends.protocol import Segment, State
 
 __all__ = ["Run", "no_update"]
@@ -80,8 +80,11 @@ class Run:
         if isinstance(data, DenseRows) and _by_blocks(data, self.state, segment):
             # The last step is one like those of batches, which tells the gradient's norm.
             done = segment.n_steps - 1
-            own, loss = places.within(0, done), self.outcome["results"]
-            descend_samples(self.device, data, self.state, segment, self.parameters, own, loss)
+            update, walk = self.update, self.parameters
+            mean = {name: walk[name] for name in ("theta", "average", "averaged")}
+            rates = np.asarray(segment.learning_rate, np.float64)
+            steps = SampleSteps(self.device, data, rates, update["l2"], mean, self.outcome)
+            steps.run(places.within(0, done))
         way = self._way(segment.n_steps - done)
         if isinstance(data, DenseRows) and way == "one launch":
             self._all_steps(data, places)
@@ -105,9 +108,7 @@ class Run:
         """One kernel, as many blocks as there is work for and the device runs at once."""
         instance = data.instance(data.problem.loss.name, self.state.rule.formula)
         kernel = f"descend<{instance}>"
-        resident = self.device.function("rows", kernel).resident_blocks(
-            BLOCK_THREADS, data.bytes_shared
-        )
+        resident = self.device.resident_blocks("rows", kernel, data.bytes_shared)
         self.device.launch(
             "rows",
             kernel,
