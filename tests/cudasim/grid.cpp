@@ -73,13 +73,21 @@ bool Launch::run() {
   const unsigned clusters = unsigned(volume(asked.grid)) / asked.cluster;
   const unsigned at_once = asked.cooperative ? clusters : std::max(asked.workers, 1u);
   for (unsigned number : ranking(schedule(), clusters, 1, asked.seed)) {
-    for (unsigned now; (now = running_) >= at_once;) running_.wait(now);
+    wait_for_less_than(at_once);
     if (failed()) break;
+    if (!asked.cooperative && !identities.enough_for(asked.cluster * volume(asked.block))) {
+      wait_for_less_than(1);
+      identities.leave();
+    }
     start(*clusters_.emplace_back(std::make_unique<Cluster>(*this, indices(number))));
   }
   for (std::thread& thread : threads_) thread.join();
   if (!failed()) check_read_only();
   return !failed();
+}
+
+void Launch::wait_for_less_than(unsigned clusters) {
+  for (unsigned now; (now = running_) >= clusters;) running_.wait(now);
 }
 
 void Launch::start(Cluster& cluster) {

@@ -44,6 +44,7 @@ class Launch {
  private:
   bool possible();
   std::vector<uint3> indices(unsigned cluster) const;
+  void wait_for_less_than(unsigned clusters);
   void start(Cluster&);
   void check_read_only();
 

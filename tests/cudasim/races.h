@@ -27,6 +27,12 @@ inline void __tsan_release(void*) {}
 
 namespace sim {
 
+#ifdef SIM_THREAD
+constexpr bool seeks_races = true;
+#else
+constexpr bool seeks_races = false;
+#endif
+
 // Everything before release() on a tag happens before everything after a later acquire() on it.
 struct Tag {
   void release() { __tsan_release(this); }

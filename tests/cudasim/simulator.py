@@ -360,7 +360,12 @@ def python(flavour: str, *arguments: str, **keywords) -> subprocess.CompletedPro
                 "OPENBLAS_NUM_THREADS": "1",
             }
             command = [*_without_random_addresses(), *command]
-        return subprocess.run(command, env=environment, text=True, check=False, **keywords)
+        done = subprocess.run(command, env=environment, text=True, check=False, **keywords)
+        for log in Path(folder).iterdir():
+            text = log.read_text(errors="replace")
+            if died := re.search("FATAL: .*|CHECK failed.*|.*Dying.*|.*ABORTING", text):
+                raise SimulatorError(f"{' '.join(command)}: {died[0]}", text)
+        return done
 
 
 @cache
