@@ -196,6 +196,209 @@ def test_faults_are_found(row, schedule):
         assert re.search(places(row.name), str(found.value)), found.value
 
 
+# ---- Intrinsics, as CUDA defines them ------------------------------------------------------------
+
+LANE = np.arange(64) % 32
+WARP = np.arange(64) // 32 * 32
+NUMBERS = np.random.default_rng(0).permutation(64).astype(np.int32)
+INTRINSICS = {
+    **{f"shuffles_{t}_{w}": f"shuffles<{t}, {w}>" for t in ("int", "double") for w in (2, 8, 32)},
+    **{f"atomics_{t}": f"atomics<{t}>" for t in ("int", "float", "double")},
+    **{name: name for name in ("partial_masks", "votes", "integer_atomics", "tickets", "bits")},
+    **{name: name for name in ("halves", "places", "clusters", "wrong_mask", "traps")},
+    "reads_outside_mask": "reads_outside_mask",
+    "no_such_rank": "no_such_place<2, false>",
+    "outside_shared": "no_such_place<0, true>",
+}
+
+
+@cache
+def intrinsics() -> SimulatedModule:
+    return SimulatedModule(build(source("intrinsics.cu"), INTRINSICS))
+
+
+def launched(name: str, *values: np.ndarray, grid=(1,), block=(64,), **keywords) -> None:
+    shared = keywords.pop("shared", 0)
+    intrinsics().function(name).launch(grid, block, shared, parameters(*values), **keywords)
+
+
+@pytest.fixture(params=["forward", "random-1"])
+def schedule(request):
+    with simulator.options(schedule=request.param):
+        yield
+
+
+@pytest.mark.parametrize("width", [2, 8, 32])
+@pytest.mark.parametrize("dtype", ["int", "double"])
+def test_shuffles(schedule, dtype, width):
+    v = NUMBERS.astype({"int": np.int32, "double": np.float64}[dtype])
+    out = np.zeros((5, 64), v.dtype)
+    launched(f"shuffles_{dtype}_{width}", v, out)
+    group = LANE // width * width
+    sources = [
+        group + 5 % width,
+        group + (LANE + 3) % width,
+        np.where(group > LANE - 3, LANE, LANE - 3),
+        np.where(group + width > LANE + 3, LANE + 3, LANE),
+        np.where(group + width > LANE ^ 5, LANE ^ 5, LANE),
+    ]
+    np.testing.assert_array_equal(out, [v[WARP + source] for source in sources])
+
+
+def mask_of(lanes: np.ndarray) -> int:
+    """Lanes as a mask, as an int32 has it."""
+    mask = sum(1 << int(lane) for lane in lanes)
+    return mask - (1 << 32) * (mask >> 31)
+
+
+def test_partial_masks(schedule):
+    out = np.zeros((3, 64), np.int32)
+    launched("partial_masks", NUMBERS, out)
+    lanes = np.arange(32)
+    for warp, found in zip(
+        NUMBERS.reshape(2, 32), out.reshape(3, 2, 32).swapaxes(0, 1), strict=True
+    ):
+        even, odd = warp[::2], warp[1::2]
+        np.testing.assert_array_equal(found[0, ::2], np.full(16, warp[4]))
+        np.testing.assert_array_equal(found[0, 1::2], warp[lanes ^ 2][1::2])
+        assert set(found[1, ::2]) == {mask_of(lanes[::2][even % 3 == 1])}
+        assert set(found[1, 1::2]) == {mask_of(lanes[1::2][odd % 3 == 0])}
+        assert set(found[2, ::2]) == {even.max()}
+        assert set(found[2, 1::2]) == {odd.sum()}
+
+
+def test_votes(schedule):
+    v = np.arange(64, dtype=np.int32)
+    out = np.zeros((10, 64), np.int32)
+    launched("votes", v, out)
+    expected = [
+        np.full(64, mask_of(np.arange(1, 32, 2))),
+        v >= 32,
+        v < 32,
+        np.ones(64),
+        np.zeros(64),
+        np.full(64, 22),
+        [mask_of(np.arange(k % 4, 32, 4)) for k in range(64)],
+        WARP,
+        np.zeros(64),
+        np.full(64, -1),
+    ]
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", ["int", "float", "double"])
+def test_atomics(schedule, dtype):
+    out = np.zeros(6, {"int": np.int32, "float": np.float32, "double": np.float64}[dtype])
+    launched(f"atomics_{dtype}", out, grid=(4,))
+    total = 255 * 256 // 2
+    assert out.tolist() == [total, 255, -255, total - out[4], out[4], 512]
+
+
+def test_integer_atomics(schedule):
+    out = np.array([0, 0xFFFFFFFF, 0, 0, 0, 0], np.uint32)
+    launched("integer_atomics", out, grid=(4,))
+    # Inc counts 0 to 9 and begins anew; Dec goes from 0 to 9, and down.
+    assert out.tolist() == [0xFFFFFFFF, 0xFFFF0000, 0, 256 % 10, (-256) % 10, 2**32 - 32640]
+
+
+def test_tickets(schedule):
+    drawn = np.zeros(256, np.uint32)
+    launched("tickets", np.zeros(1, np.uint32), drawn, grid=(4,))
+    assert drawn.tolist() == [1] * 256
+
+
+def test_bits():
+    v = np.random.default_rng(1).integers(0, 2**32, 64, dtype=np.uint32)
+    v[:4] = 0, 1, 1 << 31, 0xFFFFFFFF
+    out = np.zeros((7, 64), np.int32)
+    launched("bits", v, out)
+    high = [int(x) * 0xDEADBEEF >> 32 for x in v]
+    expected = [
+        [int(x).bit_count() for x in v],
+        [32 - int(x).bit_length() for x in v],
+        [(int(x) & -int(x)).bit_length() for x in v],
+        [int(f"{x:032b}"[::-1], 2) for x in v],
+        high,
+        v,
+        [int(x) * 0xDEADBEEF & 0xFFFFFFFF for x in v],
+    ]
+    np.testing.assert_array_equal(out.view(np.uint32), np.array(expected, np.uint32))
+
+
+def test_halves():
+    out = np.zeros(1 << 16, np.float32)
+    launched("halves", out, grid=(2,))
+    expected = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_places(schedule):
+    out = np.zeros((2 * 3 * 2, 4 * 2 * 3), np.int32)
+    launched("places", out, grid=(2, 3, 2), block=(4, 2, 3))
+    np.testing.assert_array_equal(out, 1000 * np.arange(12)[:, None] + np.arange(24))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_clusters(schedule, size):
+    out = np.zeros((4, 64), np.int32)
+    launched("clusters", out, grid=(4,), shared=256, cluster=size)
+    own = np.arange(256).reshape(4 // size, size, 64)
+    expected = own.sum(axis=1, keepdims=True) + 1000 * np.arange(size)[:, None]
+    np.testing.assert_array_equal(out, expected.reshape(4, 64))
+
+
+# ---- What is refused -----------------------------------------------------------------------------
+
+REFUSED = {
+    "no_such_rank": "cluster_shared of block 2 in a cluster of 1",
+    "outside_shared": "cluster_shared of an address outside dynamic shared memory",
+    "wrong_mask": "__shfl_sync by lane 0, which its mask fffffffe leaves out",
+    "reads_outside_mask": "__shfl_sync reads lane 16, which is not in mask 0000ffff",
+    "traps": "__trap",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    with pytest.raises(SimulatorError, match=rf"{name}: intrinsics\.cu:\d+: {REFUSED[name]}"):
+        launched(name, np.zeros(64, np.int32), shared=256)
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "options", "words"),
+    [
+        ((1,), (1025,), {}, "1025 threads in a block; a block has 1 to 1024"),
+        ((0,), (64,), {}, "0 blocks; the simulator runs 1 to 8192"),
+        ((2000,), (64,), {"cooperative": True}, "2000 blocks at once"),
+        ((1,), (64,), {"shared": 233000}, "233000 bytes of shared memory"),
+        ((3,), (64,), {"cluster": 2}, "clusters of 2 blocks in a grid of 3"),
+    ],
+)
+def test_launches_that_no_gpu_runs(grid, block, options, words):
+    with pytest.raises(SimulatorError, match=words):
+        launched("places", np.zeros(1 << 17, np.int32), grid=grid, block=block, **options)
+
+
+def test_parameters():
+    function = intrinsics().function("shuffles_int_8")
+    assert function.sizes == (8, 8)
+    with pytest.raises(SimulatorError, match="1 parameters given, the kernel has 2"):
+        function.launch((1,), (64,), 0, parameters(NUMBERS))
+
+
+def test_options():
+    with (
+        pytest.raises(ValueError, match="schedule='sideways': accepted are forward, reverse"),
+        simulator.options(schedule="sideways"),
+    ):
+        launched("places", np.zeros(64, np.int32))
+
+
+def test_source_that_does_not_compile():
+    with pytest.raises(SimulatorError, match=r"wrong\.cu:7:.* error: .*y.* was not declared"):
+        build('#line 7 "wrong.cu"\n__global__ void f(int* x) { *x = y; }', {"f": "f"})
+
+
 # ---- Flavours that need a Python of their own ----------------------------------------------------
 
 

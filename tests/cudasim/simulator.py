@@ -32,6 +32,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -58,14 +60,14 @@ FLAVOURS = {
         ("-fsanitize=address", "-fsanitize-recover=address", "-fno-omit-frame-pointer"),
         ("-fsanitize=address", "-DSIM_ADDRESS"),
         "libasan.so",
-        "ASAN_OPTIONS=halt_on_error=0:detect_leaks=0:detect_stack_use_after_return=0",
+        "ASAN_OPTIONS=halt_on_error=0:symbolize=0:detect_leaks=0:detect_stack_use_after_return=0",
     ),
     # The scheduler is not instrumented: the races sought are those of the kernels.
     "thread": Flavour(
         ("-fsanitize=thread", "-fno-omit-frame-pointer"),
         ("-DSIM_THREAD",),
         "libtsan.so",
-        "TSAN_OPTIONS=halt_on_error=0:exitcode=0:suppress_equal_stacks=0:suppress_equal_addresses=0"
+        "TSAN_OPTIONS=halt_on_error=0:symbolize=0:exitcode=0:suppress_equal_stacks=0:suppress_equal_addresses=0"
         ":report_thread_leaks=0:die_after_fork=0",
     ),
 }
@@ -186,9 +188,8 @@ class Options:
         kinds = ("forward", "reverse", "random", "uniform")
         found = re.fullmatch(r"(forward|reverse)|(random|uniform)-(\d+)", self.schedule)
         if not found:
-            raise ValueError(
-                f"schedule={self.schedule!r}: not forward, reverse, random-N, uniform-N"
-            )
+            accepted = "forward, reverse, random-N, uniform-N"
+            raise ValueError(f"schedule={self.schedule!r}: accepted are {accepted}")
         return kinds.index(found[1] or found[2]), int(found[3] or 0)
 
 
@@ -276,7 +277,7 @@ class SimulatedFunction:
         )
         message = ctypes.create_string_buffer(MESSAGE_SIZE)
         failed = self._launch(ctypes.byref(asked), parameters, message)
-        report = _new_reports()
+        report = symbolized(_new_reports())
         found = [message.value.decode()] if failed else []
         found += digest(report)
         if found:
@@ -308,9 +309,34 @@ def _new_reports() -> str:
     return new.decode(errors="replace")
 
 
+_ADDRESS = re.compile(r"(?P<library>kernels-\w+-\w+\.so)\+(?P<offset>0x[0-9a-f]+)")
+
+
+def symbolized(report: str) -> str:
+    """The report with places of the kernels' source for addresses in their libraries.
+
+    The sanitizers can do this themselves, but only for libraries loaded before the first report.
+    """
+    places = {}
+    addresses = sorted({(found["library"], found["offset"]) for found in _ADDRESS.finditer(report)})
+    for library, group in groupby(addresses, key=itemgetter(0)):
+        offsets = [offset for _, offset in group]
+        command = ["addr2line", "-a", "-i", "-e", str(cache_folder() / library), *offsets]
+        found = re.split(r"^0x\w+\n", _run(command), flags=re.MULTILINE)[1:]
+        places |= {(library, one): _place(lines) for one, lines in zip(offsets, found, strict=True)}
+    return _ADDRESS.sub(lambda found: places[found["library"], found["offset"]], report)
+
+
+def _place(lines: str) -> str:
+    """Of the places inlined into each other, innermost first, that in the kernel's own source."""
+    places = [line.split(" ")[0] for line in lines.splitlines()]
+    ours = (line for line in places if not line.startswith((str(HERE), "/usr/", "?")))
+    return next(ours, places[0]).lstrip("/")
+
+
 _FAULT = re.compile(r"(?:ERROR|WARNING): (?:Address|Thread)Sanitizer: (?P<what>[\w-]+(?: race)?)")
 _ACCESS = re.compile(r"^ *(?P<how>(?:Previous )?(?:atomic )?(?:read|write) of size \d+)", re.I)
-_FRAME = re.compile(r"^ *#\d+ .* (?P<file>/\S+):(?P<line>\d+)")
+_FRAME = re.compile(r"^ *#\d+ .*\((?P<place>[^()]+:\d+)\)")
 
 
 def digest(report: str) -> list[str]:
@@ -323,8 +349,8 @@ def digest(report: str) -> list[str]:
         elif faults and (access := _ACCESS.search(line)):
             faults[-1] += f", {access['how'].lower()}"
             seeking = True
-        elif seeking and (frame := _FRAME.search(line)) and Path(frame["file"]).parent != HERE:
-            faults[-1] += f" at {frame['file'].lstrip('/')}:{frame['line']}"
+        elif seeking and (frame := _FRAME.search(line)):
+            faults[-1] += f" at {frame['place']}"
             seeking = False
     return list(dict.fromkeys(faults))
 
