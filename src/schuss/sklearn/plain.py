@@ -38,13 +38,14 @@ def ready(model: Any, X: Any) -> bool:
         plain(model, X)
         and X.flags.c_contiguous
         and X.dtype == learnt["coef_"].dtype
-        and getattr(model, "dtype", "auto") in ("auto", X.dtype.name)
-        and not getattr(model, "early_stopping", False)
+        and model.dtype in ("auto", X.dtype.name)
+        and not model.early_stopping
         and "t_" in learnt
         and not model.average
+        and "_standard_coef" not in learnt
         and not model.verbose
         and not departs(model)
-        and not getattr(model, "callbacks", ())
+        and not model.callbacks
         and not hasattr(model, "_skl_callbacks")
         and finite(X)
     )
