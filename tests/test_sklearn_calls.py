@@ -14,9 +14,12 @@ pytest.importorskip("sklearn", minversion="1.8")
 import sklearn.linear_model as theirs
 from scipy import sparse
 from sklearn.base import clone
+from support import backend_or_skip
 
 import schuss.sklearn as ours
+from schuss.backends.compiled import CompiledBackend
 from schuss.backends.reference import ReferenceBackend
+from schuss.sklearn.plain import SHORT
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -99,6 +102,23 @@ def test_ctrl_c_in_the_middle_of_an_epoch(options, verb, monkeypatch):
         model.fit(A, y)
     assert (len(calls), model.n_iter_, model.t_, len(model.history_)) == (2, 0, part.t_, 0)
     np.testing.assert_array_equal(model.coef_, part.coef_)
+
+
+@posix
+def test_ctrl_c_ends_a_part_that_is_long(monkeypatch):
+    backend_or_skip("native")
+    A = RNG.normal(size=(SHORT + 1, 1))
+    model = ours.SGDRegressor(backend="native").partial_fit(A[:10], A[:10, 0])
+    run = CompiledBackend.descend
+
+    def pressed(self, *given):
+        press()
+        return run(self, *given)
+
+    monkeypatch.setattr(CompiledBackend, "descend", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        model.partial_fit(A, A[:, 0])
+    assert 11 < model.t_ < SHORT and model.n_iter_ == 0
 
 
 @posix
@@ -269,12 +289,19 @@ def test_a_warm_start_begins_the_mean_anew():
     warm = {"average": True, "warm_start": True, **options}
     made, other = (room.SGDRegressor(**warm).fit(X, SCORES) for room in (ours, theirs))
     first, path = made.coef_, ours.SGDRegressor(**options)
-    iterates(path, X, SCORES)
+    iterates(path, X, SCORES)  # those of the first fit
     mean = np.mean(iterates(path, X, SCORES), axis=0)[0, :-1]
     np.testing.assert_allclose(made.fit(X, SCORES).coef_, mean, rtol=1e-9)
     np.testing.assert_allclose(other.fit(X, SCORES).coef_, mean + first / 160, rtol=1e-9)
     begun = ours.SGDRegressor(**options).fit(X, SCORES).set_params(average=True, warm_start=True)
     np.testing.assert_allclose(begun.fit(X, SCORES).coef_, mean, rtol=1e-9)
+    for name, y in (
+        ("SGDClassifier", CLASSES),
+        ("SGDClassifier", SCORES > 0),
+        ("SGDOneClassSVM", None),
+    ):
+        others = [getattr(room, name)(**warm).fit(X, y).fit(X, y).coef_ for room in (ours, theirs)]
+        np.testing.assert_allclose(*others, rtol=1e-9)
 
 
 PASSIVE = {"loss": "epsilon_insensitive", "learning_rate": "pa1", "penalty": None, "tol": None}

@@ -6,6 +6,7 @@ would make, which takes three times as long to set up.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,8 @@ def go_on(
         np.zeros(outputs),
         np.zeros((outputs, X.shape[1] if recipe.penalty.l1 else 0), X.dtype),
     )
-    # As many draws as scikit-learn makes; one is made quicker by itself.
-    draw = check_random_state(model.random_state).randint
-    seed = draw(MAX_INT) if outputs == 1 else int(draw(MAX_INT, size=outputs)[0])
+    drawn = _seed_of_number if isinstance(model.random_state, int) else _seed
+    seed = drawn(model.random_state, outputs)
     segment = Segment(_rows(model, recipe, n, seed, done), _rates(recipe, done, n), 1)
     problem = Problem(X, y, None, recipe.loss, recipe.penalty, bool(model.fit_intercept))
     losses = recipe.engine.descend_classic(problem, recipe.step, state, segment)
@@ -76,6 +76,16 @@ def go_on(
     model.n_iter_ = 1
     model.backend_ = recipe.engine.name
     return state.intercept.astype(X.dtype)
+
+
+def _seed(random_state: Any, outputs: int) -> int:
+    """The first of as many draws as scikit-learn makes; one is made quicker by itself."""
+    draw = check_random_state(random_state).randint
+    return int(draw(MAX_INT) if outputs == 1 else draw(MAX_INT, size=outputs)[0])
+
+
+# A number begins a generator anew at each call, which takes as long as the training.
+_seed_of_number = lru_cache(maxsize=64)(_seed)
 
 
 def _rows(model: Any, recipe: Recipe, n: int, seed: int, done: int) -> Any:

@@ -13,6 +13,10 @@ from schuss.sklearn.options import departs
 
 __all__ = ["finite", "labelled", "plain", "ready"]
 
+# Numbers of a part that is trained in milliseconds. What is saved is nothing to larger ones, and
+# Ctrl-C has to end those.
+SHORT = 1 << 20
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -32,10 +36,11 @@ def finite(X: np.ndarray) -> bool:
 
 
 def ready(model: Any, X: Any) -> bool:
-    """Whether a model that was fitted can go on with X as it is."""
+    """Whether a model that was fitted can go on with X as it is, in one short call."""
     learnt = vars(model)
     return bool(
         plain(model, X)
+        and X.size <= SHORT
         and X.flags.c_contiguous
         and X.dtype == learnt["coef_"].dtype
         and model.dtype in ("auto", X.dtype.name)
