@@ -7,9 +7,9 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from scipy import sparse
 from sklearn.base import is_classifier
 
+from schuss.data.sparse import is_sparse
 from schuss.signals import Asked
 
 __all__ = ["apart", "learnt"]
@@ -60,6 +60,6 @@ def apart(model: Any, watch: Any = None) -> Iterator[Any]:
 def densify(model: Any) -> None:
     """Make the coefficients of ``sparsify`` an array again, in the shape they had."""
     coef: Any = getattr(model, "coef_", None)
-    if sparse.issparse(coef):
+    if is_sparse(coef):
         dense = coef.toarray()
         model.coef_ = dense if is_classifier(model) or len(dense) > 1 else dense[0]

@@ -132,14 +132,12 @@ class SGDOneClassSVM(Surface, linear_model.SGDOneClassSVM):
         y = np.ones(X.shape[0], dtype=X.dtype)
         # What is trained is the intercept 1 - offset, an attribute for that time alone.
         self.intercept_ = 1 - self.offset_
-        try:
-            start, average = start_of(self, X.dtype)
-            made = train(self, setting, y, weights_of(sample_weight), start, average)
-            remember(self, made)
-            keep(self, made, average)
-            self.offset_ = 1 - self.intercept_
-        finally:
-            del self.intercept_
+        start, average = start_of(self, X.dtype)
+        made = train(self, setting, y, weights_of(sample_weight), start, average)
+        remember(self, made)
+        keep(self, made, average)
+        self.offset_ = 1 - self.intercept_
+        del self.intercept_
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""

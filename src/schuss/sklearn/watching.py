@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from schuss.plan import Moment
-from schuss.sklearn.calls import learnt
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -99,8 +98,8 @@ class Epochs:
 
     def _as_fitted(self, moment: Moment) -> dict[str, Any]:
         shape = np.atleast_2d if is_classifier(self.model) else np.asarray
-        made = {**learnt(self.model), "coef_": shape(moment.coef)}
-        made["intercept_"] = np.atleast_1d(moment.intercept)
+        made = {name: value for name, value in vars(self.model).items() if name.endswith("_")}
+        made |= {"coef_": shape(moment.coef), "intercept_": np.atleast_1d(moment.intercept)}
         if "offset_" in made:
             made["offset_"] = 1 - made.pop("intercept_")
         return made
