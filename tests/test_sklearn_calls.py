@@ -190,10 +190,12 @@ def test_a_callback_that_is_interrupted():
 
 
 def test_a_fit_that_fails_leaves_the_model_as_it_was():
-    model = ours.SGDClassifier(random_state=0).fit(X, CLASSES)
+    model, other = (room.SGDClassifier(random_state=0).fit(X, CLASSES) for room in (ours, theirs))
     coef, history = model.coef_.copy(), model.history_
-    with pytest.raises(ValueError, match="under-/overflow"):
-        model.set_params(learning_rate="constant", eta0=1e300).fit(X[:, :3] * 1e30, SCORES > 0)
+    for each in (model, other):
+        with pytest.raises(ValueError, match="under-/overflow"):
+            each.set_params(learning_rate="constant", eta0=1e300).fit(X[:, :3] * 1e30, SCORES > 0)
+    assert other.n_features_in_ == 3
     np.testing.assert_array_equal(model.coef_, coef)
     assert model.n_features_in_ == 7 and list(model.classes_) == [0, 1, 2]
     assert model.history_ is history and model.score(X, CLASSES) > 0.8
