@@ -17,7 +17,7 @@ __all__ = ["apart", "learnt"]
 
 def learnt(model: Any) -> dict[str, Any]:
     """What training has made of a model, by the names of the attributes."""
-    return {k: v for k, v in vars(model).items() if k.endswith("_") or k.startswith("_")}
+    return {k: v for k, v in vars(model).items() if k[-1] == "_" or k[0] == "_"}
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def apart(model: Any, watch: Any = None) -> Iterator[Any]:
         If Ctrl-C has ended the training: the model has taken over what it had come to.
     """
     made = copy.copy(model)
-    before = learnt(made).keys()
+    before = set(vars(made))
     made._watch, made._asked = watch, Asked()
     densify(made)
     asked = made._asked
@@ -49,10 +49,9 @@ def apart(model: Any, watch: Any = None) -> Iterator[Any]:
         asked.interrupt = True  # classes that train in other threads are to end as well
         raise
     del made._watch, made._asked
-    after = learnt(made)
-    for name in before - after.keys():
+    for name in before - vars(made).keys():
         vars(model).pop(name, None)
-    vars(model).update(after)
+    vars(model).update(learnt(made))
     if asked.interrupt:
         raise KeyboardInterrupt
 
