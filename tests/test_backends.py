@@ -754,8 +754,13 @@ def package_copy(tmp_path) -> Path:
     return copy
 
 
-def probe_copy(copy: Path, **environment: str) -> str:
-    code = f"import sys; sys.path.insert(0, {str(copy)!r})\n" + textwrap.dedent(CACHE_PROBE)
+def append_comment(file: Path) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("\n# Another version.\n")
+
+
+def probe_copy(copy: Path, probe: str = CACHE_PROBE, **environment: str) -> str:
+    code = f"import sys; sys.path.insert(0, {str(copy)!r})\n" + textwrap.dedent(probe)
     return run_python(code, PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1", **environment)
 
 
@@ -780,3 +785,23 @@ def test_jit_notices_an_edited_formula(package_copy, tmp_path):
     assert probe_copy(package_copy, **cache) == "0.5 0 1"
     rules.write_text(text, encoding="utf-8")
     assert probe_copy(package_copy, **cache) == "0.75 1 0"
+    append_comment(package_copy / "schuss" / "backends" / "arguments.py")
+    assert probe_copy(package_copy, **cache) == "0.75 0 1"
+
+
+# Numba writes a kernel after the index that names its file; this process ends in between.
+CUT_SHORT = """
+    import os
+    from numba.core.caching import IndexDataCacheFile
+
+    IndexDataCacheFile._save_data = lambda *arguments: os._exit(0)
+"""
+
+
+def test_jit_never_takes_another_versions_kernel_from_the_cache(package_copy, tmp_path):
+    """An index without its kernel, among those of the version before."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert probe_copy(package_copy, **cache) == "0.75 0 1"
+    append_comment(package_copy / "schuss" / "backends" / "kernels.py")
+    assert probe_copy(package_copy, CUT_SHORT + CACHE_PROBE, **cache) == ""
+    assert probe_copy(package_copy, **cache) == "0.75 0 1"
