@@ -925,6 +925,16 @@ def convolutions() -> torch.nn.Module:
     )
 
 
+@pytest.fixture
+def one_thread():
+    """One thread for torch: several wait longer for each other than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("name", "kwargs"), KINDS)
 @pytest.mark.parametrize("network", [convolutions, Transformer], ids=["cnn", "transformer"])
 def test_networks_train_to_the_same_loss(network, name, kwargs):
