@@ -34,8 +34,8 @@ from schuss.sklearn.outputs import (
     train_classes,
     train_jointly,
 )
-from schuss.sklearn.parts import go_on
-from schuss.sklearn.plain import finite, labelled, plain, ready
+from schuss.sklearn.parts import go_on, plan_for
+from schuss.sklearn.plain import finite, labelled, plain
 from schuss.sklearn.rowwise import Setting, train
 from schuss.sklearn.surface import Surface, with_near_names
 
@@ -232,11 +232,11 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""
-        short = sample_weight is None and ready(self, X) and labelled(X, y, "fiub")
-        if not short or self.intercept_.size > 1:
+        plan = plan_for(self, X) if sample_weight is None else None
+        if plan is None or not labelled(X, y, "fiub") or self.intercept_.size > 1:
             return super().partial_fit(X, y, sample_weight=sample_weight)
         y = np.ascontiguousarray(y, X.dtype)
-        self.intercept_ = go_on(self, X, y, self.alpha, self.intercept_)
+        self.intercept_ = go_on(self, plan, X, y, self.intercept_)
         return self
 
     def _decision_function(self, X: Any) -> np.ndarray:
@@ -487,18 +487,19 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""
-        codes = None if sample_weight is not None else self._codes(X, y, classes)
-        if codes is None:
+        plan = plan_for(self, X) if sample_weight is None else None
+        codes = None if plan is None else self._codes(X, y, classes)
+        if plan is None or codes is None:
             return super().partial_fit(X, y, classes=classes, sample_weight=sample_weight)
         several = len(self.classes_) > 2
         labels = codes if several else 2 * codes - 1
         own = np.ones(len(self.classes_), X.dtype) if several else None
-        self.intercept_ = go_on(self, X, labels.astype(X.dtype), self.alpha, self.intercept_, own)
+        self.intercept_ = go_on(self, plan, X, labels.astype(X.dtype), self.intercept_, own)
         return self
 
     def _codes(self, X: Any, y: Any, classes: Any) -> np.ndarray | None:
-        """Numbers of the rows' classes; None where X or y have to be looked at first."""
-        if self.class_weight is not None or not ready(self, X) or not labelled(X, y, "fiubU"):
+        """Numbers of the rows' classes; None where y has to be looked at first."""
+        if not labelled(X, y, "fiubU"):
             return None
         if classes is not None and not np.array_equal(classes, self.classes_):
             return None

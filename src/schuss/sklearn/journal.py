@@ -13,7 +13,7 @@ from schuss.history import History
 from schuss.plan import Moment
 from schuss.signals import Asked
 
-__all__ = ["Journal", "extended"]
+__all__ = ["Journal", "extended", "recorded"]
 
 COLUMNS = (
     "epoch",
@@ -120,19 +120,9 @@ class Journal:
         """
         now = time.perf_counter()
         seconds = now - self.noted if seconds is None else seconds
-        self.history = short(self.history)
         last = self.history.last or self.before
-        row = {
-            "epoch": last.get("epoch", 0) + 1,
-            "updates": state.step,
-            "samples": last.get("samples", 0) + self.rows,
-            "train_loss": loss,
-            "validation_score": score,
-            "learning_rate": rate,
-            "seconds": last.get("seconds", 0.0) + seconds,
-            "samples_per_second": self.rows / max(seconds, 1e-9),
-        }
-        self.history.append(**row)
+        row = (self.rows, state.step, loss, score, rate, seconds)
+        self.history = recorded(self.history, last, *row)
         self._ended += 1
         if self._ended <= self._told:
             return self.interrupted
@@ -168,6 +158,31 @@ class Journal:
             f"T: {last['updates']}, Avg. loss: {last['train_loss']:f}\n"
             f"Total training time: {now - self.began:.2f} seconds."
         )
+
+
+def recorded(
+    history: History,
+    last: dict[str, float],
+    rows: int,
+    updates: int,
+    loss: float,
+    score: float,
+    rate: float,
+    seconds: float,
+) -> History:
+    """The history with one more epoch, over so many rows, after the ``last`` one."""
+    history = short(history)
+    history.append(
+        epoch=last.get("epoch", 0) + 1,
+        updates=updates,
+        samples=last.get("samples", 0) + rows,
+        train_loss=loss,
+        validation_score=score,
+        learning_rate=rate,
+        seconds=last.get("seconds", 0.0) + seconds,
+        samples_per_second=rows / max(seconds, 1e-9),
+    )
+    return history
 
 
 def short(history: History) -> History:

@@ -11,8 +11,8 @@ from sklearn.utils import check_random_state
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import SHARED, remember
-from schuss.sklearn.parts import go_on
-from schuss.sklearn.plain import finite, plain, ready
+from schuss.sklearn.parts import go_on, plan_for
+from schuss.sklearn.plain import finite, plain
 from schuss.sklearn.rowwise import Setting, train
 from schuss.sklearn.surface import Surface, with_near_names
 
@@ -141,10 +141,11 @@ class SGDOneClassSVM(Surface, linear_model.SGDOneClassSVM):
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""
-        if sample_weight is not None or not ready(self, X):
+        plan = plan_for(self, X) if sample_weight is None else None
+        if plan is None:
             return super().partial_fit(X, sample_weight=sample_weight)
         ones = np.ones(X.shape[0], X.dtype)
-        self.offset_ = 1 - go_on(self, X, ones, self.nu, 1 - self.offset_, drift=self.nu)
+        self.offset_ = 1 - go_on(self, plan, X, ones, 1 - self.offset_)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
