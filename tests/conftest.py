@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import settings
 from support import BACKENDS, COMPILED, backend_or_skip
+
+# Shells start commands in the background with Ctrl-C ignored, and their children inherit that: the
+# tests that press it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run; the nightly profile looks for new ones.
 settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
