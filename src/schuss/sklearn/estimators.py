@@ -18,6 +18,7 @@ from sklearn.utils.extmath import softmax
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 
+from schuss.checks import with_near_names
 from schuss.data.order import Order
 from schuss.errors import MissingPackage
 from schuss.formulas.rules import Rule
@@ -29,7 +30,7 @@ from schuss.sklearn.outputs import fit_outputs, outputs_of, train_classes, train
 from schuss.sklearn.parts import go_on
 from schuss.sklearn.plain import finite, labelled, plain, ready
 from schuss.sklearn.rowwise import Setting, train
-from schuss.sklearn.surface import Surface, with_near_names
+from schuss.sklearn.surface import Surface
 from schuss.sklearn.training import Average
 
 # What is replaced are methods that have these arguments from then on.

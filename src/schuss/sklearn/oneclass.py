@@ -9,13 +9,13 @@ import numpy as np
 from sklearn import linear_model
 from sklearn.utils import check_random_state
 
+from schuss.checks import with_near_names
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import ENGINE, remember
 from schuss.sklearn.parts import go_on
 from schuss.sklearn.plain import finite, plain, ready
 from schuss.sklearn.rowwise import Setting, train
-from schuss.sklearn.surface import with_near_names
 
 __all__ = ["SGDOneClassSVM"]
 
