@@ -1,4 +1,4 @@
-// Bindings for tensors of other libraries: where they lie, and the gathering of their rows.
+// Bindings for tensors of other libraries: where they lie.
 #include <algorithm>
 #include <cstring>
 
@@ -274,55 +274,12 @@ py::object survey(const py::capsule& capsule, const py::tuple& accepted, const p
   return py::make_tuple(std::move(found.table), std::move(found.counters));
 }
 
-// ---- Rows ----
-
-// Bytes ahead to ask memory for, and the fewest rows: what covers the memory's latency.
-constexpr int64_t bytes_ahead = 16384, rows_ahead = 8;
-
-template <class I>
-void gather_rows(const char* source, int64_t n, int64_t size, const I* rows, int64_t count,
-                 int64_t sight, char* out) {
-  const int64_t ahead = std::max(rows_ahead, bytes_ahead / size);
-  for (int64_t k = 0; k < sight; ++k)
-    if (rows[k] < 0 || rows[k] >= n) throw std::out_of_range("rows: one beyond the tensor");
-  const auto ask = [&](int64_t place) {
-    const char* row = source + int64_t(rows[place]) * size;
-    for (int64_t at = 0; at < size; at += 64) __builtin_prefetch(row + at);
-    __builtin_prefetch(row + size - 1);
-  };
-  for (int64_t k = 0; k < std::min(ahead, sight); ++k) ask(k);
-  for (int64_t k = 0; k < count; ++k) {
-    if (k + ahead < sight) ask(k + ahead);
-    std::memcpy(out + k * size, source + int64_t(rows[k]) * size, size_t(size));
-  }
-}
-
-// Copies `count` rows of `size` bytes each to `out`. Those that follow in `rows` come next, and are
-// asked for.
-void gather(int64_t source, int64_t n, int64_t size, const py::array& rows, int64_t count,
-            int64_t out) {
-  const int64_t sight = rows.size();
-  if (size < 1 || count < 0 || count > sight)
-    throw std::invalid_argument("count: expected at most as many as there are rows");
-  const bool narrow = py::isinstance<py::array_t<int32_t>>(rows);
-  const int32_t* few = narrow ? view<int32_t>(rows, sight, "rows") : nullptr;
-  const int64_t* many = narrow ? nullptr : view<int64_t>(rows, sight, "rows");
-  const auto* from = reinterpret_cast<const char*>(source);
-  auto* to = reinterpret_cast<char*>(out);
-  Unlocked unlocked;
-  if (narrow)
-    gather_rows(from, n, size, few, count, sight, to);
-  else
-    gather_rows(from, n, size, many, count, sight, to);
-}
-
 }  // namespace
 
 void add_tensors(py::module_& m) {
   py::class_<StateWalk>(m, "StateWalk").def(py::init<py::dict>());
   m.def("describe", describe);
   m.def("survey", survey);
-  m.def("gather", gather);
 }
 
 }  // namespace schuss
