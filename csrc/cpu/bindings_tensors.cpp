@@ -225,6 +225,9 @@ class Survey {
   }
 
   bool add(Row& row) {
+    // Before any view, which another thread's change of the tensor would leave behind.
+    for (int k = 0; k < 2 + table->slots; ++k)
+      if (negated(row.tensors[k])) return false;
     TensorView first{}, other{};
     int64_t addresses[2 + most_slots];
     int64_t size = 0;
@@ -232,8 +235,7 @@ class Survey {
       TensorView& tensor = k == 0 ? first : other;
       const Numbers own = numbers_of(library, row.tensors[k].ptr(), tensor);
       if (table->type < 0) table->type = own.type;
-      if (own.type < 0 || own.type != table->type || (k > 0 && !of_one_shape(first, tensor)) ||
-          negated(row.tensors[k]))
+      if (own.type < 0 || own.type != table->type || (k > 0 && !of_one_shape(first, tensor)))
         return false;
       addresses[k] = own.address;
       size = own.size;
