@@ -18,6 +18,7 @@ from sklearn.utils.extmath import softmax
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 
+from schuss.checks import with_near_names
 from schuss.data.order import Order
 from schuss.errors import MissingPackage
 from schuss.formulas.rules import Rule
@@ -37,7 +38,7 @@ from schuss.sklearn.outputs import (
 from schuss.sklearn.parts import go_on, plan_for
 from schuss.sklearn.plain import finite, labelled, plain
 from schuss.sklearn.rowwise import Setting, train
-from schuss.sklearn.surface import Surface, with_near_names
+from schuss.sklearn.surface import Surface
 
 # What is replaced are methods that have these arguments from then on.
 if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < (1, 8):

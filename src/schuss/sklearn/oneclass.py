@@ -8,13 +8,14 @@ import numpy as np
 from sklearn import linear_model
 from sklearn.utils import check_random_state
 
+from schuss.checks import with_near_names
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import SHARED, remember
 from schuss.sklearn.parts import go_on, plan_for
 from schuss.sklearn.plain import finite, plain
 from schuss.sklearn.rowwise import Setting, train
-from schuss.sklearn.surface import Surface, with_near_names
+from schuss.sklearn.surface import Surface
 
 __all__ = ["SGDOneClassSVM"]
 

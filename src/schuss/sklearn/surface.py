@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
-import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
-from schuss.errors import InvalidType
 from schuss.sklearn.calls import apart
 from schuss.sklearn.inputs import readable
 from schuss.sklearn.notebook import trained
 from schuss.sklearn.options import departs
 from schuss.sklearn.watching import CallbackSupportMixin, Watch, is_watched
 
-__all__ = ["Surface", "with_near_names"]
+__all__ = ["Surface"]
 
 
 class Surface(CallbackSupportMixin):
@@ -86,19 +82,3 @@ def near_option(model: Any, message: str) -> str | None:
     options = [text for each in accepted if isinstance(each, StrOptions) for text in each.options]
     near = difflib.get_close_matches(str(getattr(model, name, "")), options, n=1)
     return near[0] if near else None
-
-
-def with_near_names(init: Callable[..., None]) -> Callable[..., None]:
-    """An ``__init__`` that suggests the nearest name for a parameter it does not have."""
-    names = list(inspect.signature(init).parameters)[1:]
-
-    @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **given: Any) -> None:
-        for name in given:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(names)}."
-                raise InvalidType(f"{type(self).__name__} has no parameter {name!r}; {hint}")
-        init(self, *args, **given)
-
-    return __init__
