@@ -147,8 +147,9 @@ class BuildNative(build_ext):
                 extension, f"csrc/cpu/{name}", COMMON_FLAGS + flags[name] + sanitize + macros
             )
 
+        # The last take longest and come first, so that none of them is left to one job at the end.
         with ThreadPoolExecutor(COMPILE_JOBS) as workers:
-            objects = list(workers.map(compile_source, flags))
+            objects = [*workers.map(compile_source, reversed(flags))][::-1]
         library = self.get_ext_fullpath(extension.name)
         # Else it is not linked again where the objects are older, those of another flavour.
         Path(library).unlink(missing_ok=True)

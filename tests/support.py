@@ -103,10 +103,14 @@ def assert_same_bits(first: State, second: State) -> None:
     assert (first.step, first.averaged) == (second.step, second.averaged)
 
 
-def row_forms(rows: np.ndarray) -> Iterator[np.ndarray | tuple[int, int]]:
-    """The same rows as 32-bit and 64-bit indices, and as a range where they are one."""
+def row_forms(rows: np.ndarray, backend, dtype: np.dtype) -> Iterator[np.ndarray | tuple[int, int]]:
+    """The same rows as 32-bit and 64-bit indices, and as a range where they are one.
+
+    jit, which compiles for each type of index, takes 64 bits with float32 alone.
+    """
     yield rows.astype(np.int32)
-    yield rows.astype(np.int64)
+    if backend.name != "jit" or dtype == np.float32:
+        yield rows.astype(np.int64)
     if rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
         yield int(rows[0]), int(rows.size)
 

@@ -146,7 +146,7 @@ def test_classes_side_by_side_are_each_by_itself(backend, dtype, option, sparse)
     X = X.astype(dtype) if not sparse else X
     theta = rng.normal(size=(4, 20)).astype(dtype)
     own, factor = np.array([1, 2, 0.5, 3], dtype), np.array([1, 0.5, 0.2, 1])
-    rows, rates = rng.permutation(N), np.full(N, 0.03)
+    rows, rates = rng.permutation(N).astype(np.int32), np.full(N, 0.03)
     chosen, loss = OPTIONS[option], schuss.losses.get("hinge")
     penalty = Penalty(chosen.get("l2", 0.0), chosen.get("l1", 0.0))
     state = started(theta, option, dtype, own=own)
@@ -174,7 +174,7 @@ def test_rows_of_every_form(backend, dtype):
         matrix(rng, 9).astype(dtype), np.ones(N, dtype), None, schuss.losses.get("hinge")
     )
     made = []
-    for rows in row_forms(np.arange(4, 30)):
+    for rows in row_forms(np.arange(4, 30), backend, dtype):
         state = ClassicState.start(np.zeros((1, 10), dtype))
         backend.descend_classic(problem, ClassicStep(), state, Segment(rows, np.array([0.1]), 1))
         made.append(state.theta(0))

@@ -157,6 +157,20 @@ def test_plot_of_nothing(pyplot):
     assert not axes.lines
 
 
+def test_a_fork_goes_on_by_itself():
+    first = History(("epoch", "loss"))
+    for epoch in (1, 2):
+        first.append(epoch=epoch, loss=0.5)
+    one, two = first.fork(), first.fork()
+    one.append(epoch=3, loss=0.25)
+    two.append(epoch=30, loss=0.0)
+    first.append(epoch=4, loss=0.125)
+    assert [list(each.epoch) for each in (first, one, two)] == [[1, 2, 4], [1, 2, 3], [1, 2, 30]]
+    assert [each.last["loss"] for each in (first, one, two)] == [0.125, 0.25, 0.0]
+    assert one.fork().to_dict() == {"epoch": [1, 2, 3], "loss": [0.5, 0.5, 0.25]}
+    assert [row["epoch"] for row in one] == [1, 2, 3] and len(one) == 3
+
+
 def test_plot_of_an_interrupted_run(pyplot):
     """Its last row has no validation loss."""
 

@@ -72,6 +72,7 @@ OPTIONAL |= {"joblib", "skl2onnx", "threadpoolctl", "plotly", "jax", "vowpalwabb
 ALLOWED = {
     "schuss.lab.pytest_plugin": "pytest",
     "schuss.sklearn.attributes": "sklearn",
+    "schuss.sklearn.calls": "sklearn",
     "schuss.sklearn.conversion": "sklearn",
     "schuss.sklearn.estimators": "sklearn",
     "schuss.sklearn.rowwise": "sklearn",

@@ -323,7 +323,7 @@ def test_verbs_are_exact(backend, dtype, shape):
             expected = np.column_stack([slope.T @ A, slope.sum(axis=0) * intercept]).ravel()
             value = (w[:, None] * (margin - t) ** 2 / 2).sum()
             second = ((slope**2).sum(axis=1) * ((A**2).sum(axis=1) + intercept)).sum()
-            for form in row_forms(visited):
+            for form in row_forms(visited, backend, dtype):
                 total, gradient = backend.gradient(problem, theta, form)
                 assert total == value and gradient.dtype == np.float64
                 np.testing.assert_array_equal(gradient, expected)

@@ -277,11 +277,14 @@ def test_ctrl_c_is_served_soon(rows, columns, arguments):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None and process.stdout.readline() == "training\n"
-    time.sleep(0.3)
-    pressed = time.time()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "training\n"
+        time.sleep(0.3)
+        pressed = time.time()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 0, err
     served, reason, finite, warned = out.split()
     assert reason == "interrupted" and finite == "True" and warned == "1"

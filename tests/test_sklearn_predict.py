@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -9,9 +11,12 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.8")
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import schuss.sklearn as ours
+from schuss.sklearn.parts import plan_for
+from schuss.sklearn.plain import SHORT
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5))
@@ -152,3 +157,100 @@ def test_labels_that_are_refused():
             model.partial_fit(X, y)
     with pytest.raises(ValueError, match="not the same as on last call"):
         model.partial_fit(X, LABELS["two classes"], classes=[0, 1, 2])
+
+
+CHANGES = {
+    "penalty": {"penalty": "l1", "alpha": 0.01},
+    "strength": {"alpha": 0.1},
+    "nu": {"nu": 0.1},
+    "rates": {"learning_rate": "constant", "eta0": 0.05},
+    "power of time": {"learning_rate": "invscaling", "power_t": 0.7},
+    "loss": {"loss": "huber"},
+    "no intercept": {"fit_intercept": False},
+    "slow intercept": {"intercept_decay": 0.5},
+    "seed": {"random_state": 7},
+    "stored order": {"shuffle": False},
+    "another order": {"order": "sequential"},
+    "batches": {"batch_size": 4},
+    "rule": {"rule": "sgd(momentum=0.5)"},
+    "clipping": {"clip_norm": 0.1},
+    "backend": {"backend": "reference"},
+    "dtype": {"dtype": "float32"},
+    "average": {"average": True},
+}
+CHANGED = [
+    (name, change)
+    for name in MODELS
+    for change, parameters in CHANGES.items()
+    if parameters.keys() <= MODELS[name]().get_params().keys()
+]
+
+
+def in_parts(name, change, sample_weight=None, dtype="f8"):
+    """The model after two parts, the change, and two more of rows in ``dtype``."""
+    model, y = MODELS[name](), LABELS[name]
+    classes = {"classes": np.unique(y)} if hasattr(model, "classes_") else {}
+    for k in range(4):
+        part, rows = slice(15 * k, 15 * k + 15), X if k < 2 else X.astype(dtype)
+        labels = None if y is None else y[part]
+        model = change(model) if k == 2 else model
+        model.partial_fit(rows[part], labels, **classes, sample_weight=sample_weight)
+    return model
+
+
+def weights(model):
+    last = model.offset_ if hasattr(model, "offset_") else model.intercept_
+    return np.append(model.coef_, last)
+
+
+def assert_twins(short, long):
+    np.testing.assert_allclose(weights(short), weights(long), rtol=1e-12)
+    assert short.coef_.dtype == long.coef_.dtype
+    assert vars(short).keys() == vars(long).keys()
+    assert (short.t_, short.n_iter_, short.backend_) == (long.t_, long.n_iter_, long.backend_)
+    for column in ("epoch", "updates", "samples", "learning_rate"):
+        np.testing.assert_array_equal(short.history_[column], long.history_[column])
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGED)
+def test_parameters_that_change_between_parts(name, change):
+    def changed(model):
+        return model.set_params(**CHANGES[change])
+
+    short = in_parts(name, changed)
+    assert_twins(short, in_parts(name, changed, np.ones(15)))
+    unchanged = in_parts(name, lambda model: model)
+    same = np.allclose(weights(short), weights(unchanged), rtol=1e-9, atol=0)
+    assert same == (change == "backend")
+
+
+@pytest.mark.parametrize(
+    "copied", [clone, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_copies_between_parts(name, copied):
+    assert_twins(in_parts(name, copied), in_parts(name, copied, np.ones(15)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_of_another_dtype_between_parts(name):
+    short, long = (in_parts(name, lambda model: model, w, "f4") for w in (None, np.ones(15)))
+    assert_twins(short, long)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_plans_are_made_once(name):
+    model = MODELS[name]()
+    plan = plan_for(model, X)
+    assert plan is not None
+    assert plan_for(MODELS[name](), X[:7]) is plan_for(copy.deepcopy(model), X) is plan
+    assert plan_for(model.set_params(eta0=0.5), X) not in (None, plan)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parts_that_take_the_long_way(name):
+    for parameters in ({"average": 3}, {"verbose": 1}, {"threads": []}):
+        assert plan_for(MODELS[name]().set_params(**parameters), X) is None, parameters
+    long = np.zeros((SHORT // 5 + 1, 5))  # Ctrl-C is served between segments
+    for rows in (X.astype("f4"), np.asfortranarray(X), np.where(X > 2, np.nan, X), long):
+        assert plan_for(MODELS[name](), rows) is None

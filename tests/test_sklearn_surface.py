@@ -508,3 +508,50 @@ def test_one_class_reads_what_the_others_read():
     assert narrow.coef_.dtype == np.float32 and list(narrow.history_.epoch) == [1, 2]
     with pytest.raises(TypeError, match="did you mean 'learning_rate'"):
         ours.SGDOneClassSVM(learningrate="constant")
+
+
+# ----------------------------------------------------------------------------------- one class
+
+
+def test_one_class_tells_callbacks_of_its_epochs():
+    seen = []
+
+    def watch(moment):
+        seen.append(moment)
+        return moment.epoch == 3
+
+    model = ours.SGDOneClassSVM(callbacks=watch, random_state=0, tol=None).fit(X)
+    assert model.n_iter_ == 3 and [moment.epoch for moment in seen] == [1, 2, 3]
+    np.testing.assert_array_equal(seen[-1].coef, model.coef_)
+    assert 1 - seen[-1].intercept == model.offset_[0]
+    with pytest.raises(TypeError, match="callbacks: 3 is not callable"):
+        ours.SGDOneClassSVM(callbacks=[3]).fit(X)
+
+
+def test_one_class_tells_scikit_learn_s_callbacks():
+    pytest.importorskip("sklearn.callback")
+    seen = []
+
+    class Watcher(Log):
+        def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+            seen.append((context.task_name, fitted_estimator.decision_function(X).mean()))
+            return context.task_id == 2
+
+    model = ours.SGDOneClassSVM(tol=None, random_state=0).set_callbacks(Watcher()).fit(X)
+    assert [name for name, _ in seen] == ["epoch", "epoch", "epoch", "fit"] and model.n_iter_ == 3
+    assert seen[0][1] != seen[2][1] == seen[3][1] == model.decision_function(X).mean()
+
+
+def test_one_class_has_the_dtype_that_is_asked_for():
+    for dtype, given in (("float32", "f8"), ("float64", "f4")):
+        model = ours.SGDOneClassSVM(dtype=dtype).fit(X.astype(given))
+        assert model.coef_.dtype == model.offset_.dtype == np.dtype(dtype)
+    with pytest.raises(ValueError, match="The 'dtype' parameter of SGDOneClassSVM must be"):
+        ours.SGDOneClassSVM(dtype="float16").fit(X)
+
+
+def test_one_class_suggests_the_nearest_name_and_shows_itself():
+    with pytest.raises(ValueError, match="Did you mean 'constant'"):
+        ours.SGDOneClassSVM(learning_rate="constnt").fit(X)
+    model = ours.SGDOneClassSVM().fit(X)
+    assert f"trained by <b>{model.backend_}</b>" in model._repr_html_()

@@ -176,6 +176,21 @@ def test_the_onnx_graph_predicts_the_same(model, y, dtype):
         np.testing.assert_allclose(made[0].reshape(expected.shape), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_the_onnx_graph_of_one_class_predicts_the_same(dtype):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    ours.register_onnx()
+    rows = X.astype(dtype)
+    pipeline = make_pipeline(StandardScaler(), ours.SGDOneClassSVM(random_state=0)).fit(rows)
+    graph = skl2onnx.to_onnx(pipeline, rows[:1]).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    labels, scores = session.run(None, {session.get_inputs()[0].name: rows})
+    np.testing.assert_array_equal(labels, pipeline.predict(rows))
+    np.testing.assert_allclose(scores, pipeline.decision_function(rows), rtol=1e-4, atol=1e-5)
+    assert set(labels) == {-1, 1}
+
+
 def test_onnx_that_is_not_there(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skl2onnx", None)
     with pytest.raises(schuss.errors.MissingPackage, match="pip install skl2onnx"):

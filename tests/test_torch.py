@@ -79,6 +79,12 @@ def test_dtypes(dtype):
         assert Xb.dtype == numbers.dtype and torch.equal(Xb, numbers[yb])
 
 
+def test_dtypes_that_numpy_does_not_know():
+    numbers = X.to(torch.float8_e5m2)
+    for (Xb,), (yb,) in zip(batches(numbers, batch_size=8), batches(Y, batch_size=8), strict=True):
+        assert Xb.dtype == numbers.dtype and torch.equal(Xb.float(), numbers.float()[yb])
+
+
 def test_batches_are_copies():
     for (Xb,) in batches(X, batch_size=8, order="sequential"):
         Xb.zero_()

@@ -18,6 +18,10 @@ from support import run_python
 pytest.importorskip("torch")
 pytest.importorskip("schuss._native")
 import torch
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 import schuss.torch as ours
 from schuss import errors
@@ -432,6 +436,24 @@ def test_parameters_that_step_unequally_often():
         torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.parametrize(("name", "kwargs"), KINDS)
+def test_states_that_began_in_another_order(name, kwargs):
+    made = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        params, generator = parameters((5, 6, 7))
+        optimizer = getattr(ours, name)([{"params": params[:2]}, {"params": params[2:]}], **kwargs)
+        for k in order:
+            for p in params:
+                p.grad = None
+            params[k].grad = torch.ones_like(params[k])
+            optimizer.step()
+        for _ in range(2):
+            draw_gradients([(p, p) for p in params], generator)
+            optimizer.step()
+        made.append(params)
+    assert all(torch.equal(p, q) for p, q in zip(*made, strict=True))
+
+
 def test_parameters_that_move():
     params, _ = parameters((5, 6))
     optimizer = ours.SGD(params, lr=1.0)
@@ -565,6 +587,34 @@ def test_closures_hooks_and_groups():
     assert c.item() == -1
 
 
+def test_hooks_of_all_optimizers_and_profilers_see_a_step():
+    w = torch.ones(2, requires_grad=True)
+    w.grad = torch.ones(2)
+    optimizer, calls = ours.SGD([w], lr=0.25), []
+    handles = [
+        register_optimizer_step_pre_hook(lambda *_: calls.append("pre")),
+        register_optimizer_step_post_hook(lambda *_: calls.append("post")),
+    ]
+    optimizer.step()
+    for handle in handles:
+        handle.remove()
+    optimizer.step()
+    assert calls == ["pre", "post"]
+    with torch.autograd.profiler.profile() as profile:
+        optimizer.step()
+    assert "Optimizer.step#SGD.step" in {event.name for event in profile.function_events}
+    assert w.tolist() == [0.25, 0.25]
+
+
+def test_a_hook_may_change_what_a_step_is_given():
+    w = torch.ones(2, requires_grad=True)
+    w.grad = torch.ones(2)
+    optimizer = ours.SGD([w], lr=1.0)
+    optimizer.register_step_pre_hook(lambda _, args, given: (args, {**given, "divisor": 4.0}))
+    optimizer.step()
+    assert w.tolist() == [0.75, 0.75]
+
+
 def test_a_tensor_as_learning_rate_is_kept_by_reference():
     lr = torch.tensor(0.5)
     w = torch.zeros(1, requires_grad=True)
@@ -635,9 +685,11 @@ def test_a_compiled_step_breaks_the_graph_cleanly():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        torch._dynamo.utils.counters.clear()
         step()
         step()
     assert float(optimizer.state[w]["step"]) == 2
+    assert len(torch._dynamo.utils.counters["graph_break"]) == 1
 
 
 def test_flags_that_mean_nothing_here_warn_once():
@@ -694,6 +746,12 @@ def test_without_torchs_table_of_functions(monkeypatch):
 def test_bad_options(name, kwargs, error, message):
     with pytest.raises(error, match=message):
         getattr(ours, name)([torch.ones(2, requires_grad=True)], **kwargs)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "LARS", "LAMB"])
+def test_misspelt_options(name):
+    with pytest.raises(TypeError, match=f"{name} has no parameter 'weigth_decay'.*'weight_decay'"):
+        getattr(ours, name)([torch.ones(2, requires_grad=True)], weigth_decay=0.1)
 
 
 def test_tensors_that_no_kernel_takes():
@@ -925,6 +983,16 @@ def convolutions() -> torch.nn.Module:
     )
 
 
+@pytest.fixture
+def one_thread():
+    """One thread for torch: several wait longer for each other than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("name", "kwargs"), KINDS)
 @pytest.mark.parametrize("network", [convolutions, Transformer], ids=["cnn", "transformer"])
 def test_networks_train_to_the_same_loss(network, name, kwargs):

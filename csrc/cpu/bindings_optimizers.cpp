@@ -1,68 +1,54 @@
-// Bindings of the optimizers' loops: tensors come as the addresses of their numbers.
+// Bindings of the optimizers' loops.
 #include <algorithm>
+#include <array>
 
-#include "arguments.h"
-#include "optimizers_problem.h"
+#include "tensor_table.h"
 
 namespace schuss {
 namespace {
 
-const TensorKernels& kernels_for(const std::string& dtype) {
+const TensorKernels& kernels_for(const TensorTable& table) {
   const OptimizerKernels& set = *chosen->optimizers;
-  if (dtype == "float32") return set.single;
-  if (dtype == "float64") return set.wide;
-  if (dtype == "bfloat16") return set.bfloat16;
-  if (dtype == "float16") return set.float16;
-  throw std::invalid_argument("dtype: no kernel for " + dtype);
+  const TensorKernels* kernels[] = {&set.single, &set.wide, &set.bfloat16, &set.float16};
+  return *kernels[table.type];
 }
 
-// addresses is (n, columns): of parameters, of gradients, of each slot. Held by the caller.
-std::vector<Piece> pieces_of(const py::array& addresses, const py::array& sizes) {
+// addresses is (n, columns): of parameters, of gradients, of each slot.
+std::unique_ptr<TensorTable> table_of(const std::string& dtype, const py::array& addresses,
+                                      const py::array& sizes, const py::object& held) {
+  const auto* found = std::find(std::begin(tensor_types), std::end(tensor_types), dtype);
+  if (found == std::end(tensor_types)) throw std::invalid_argument("dtype: no kernel for " + dtype);
   if (addresses.ndim() != 2 || addresses.shape(1) < 2 || addresses.shape(1) > 5)
     throw std::invalid_argument("addresses: expected shape (n, 2 to 5)");
   const int64_t n = addresses.shape(0), columns = addresses.shape(1);
   const int64_t* address = view<int64_t>(addresses, n * columns, "addresses");
   const int64_t* size = view<int64_t>(sizes, n, "sizes");
-  std::vector<Piece> pieces(size_t(n), Piece{});
-  for (int64_t k = 0; k < n; ++k, address += columns) {
-    Piece& piece = pieces[size_t(k)];
-    piece.param = reinterpret_cast<void*>(address[0]);
-    piece.gradient = reinterpret_cast<const void*>(address[1]);
-    for (int64_t s = 2; s < columns; ++s) piece.slot[s - 2] = reinterpret_cast<void*>(address[s]);
-    piece.size = size[k];
-  }
-  return pieces;
+  auto table = std::make_unique<TensorTable>();
+  table->type = int(found - tensor_types);
+  table->slots = int(columns) - 2;
+  table->held.push_back(held);
+  for (int64_t k = 0; k < n; ++k) table->add(address + k * columns, size[k]);
+  return table;
 }
 
-// The tiles of all tensors in a row, shared by a crew: each member takes those that begin in its
-// share of the numbers.
-struct Tiles {
-  const std::vector<Piece>& pieces;
-  std::vector<int64_t> numbers, tiles;  // before each piece
-
-  explicit Tiles(const std::vector<Piece>& all) : pieces(all), numbers{0}, tiles{0} {
-    for (const Piece& piece : pieces) {
-      numbers.push_back(numbers.back() + piece.size);
-      tiles.push_back(tiles.back() + (piece.size + tensor_tile - 1) / tensor_tile);
-    }
-  }
-
-  // Calls work(piece, begin, end) for runs of a member's tiles.
-  template <class Work>
-  void share(int rank, int size, const Work& work) const {
-    const int64_t low = numbers.back() * rank / size, high = numbers.back() * (rank + 1) / size;
-    size_t k = size_t(std::upper_bound(numbers.begin(), numbers.end(), low) - numbers.begin()) - 1;
-    for (; k < pieces.size() && numbers[k] < high; ++k) {
-      const int64_t begin = beyond(low - numbers[k]), end = beyond(high - numbers[k]);
-      if (begin < std::min(end, pieces[k].size)) work(k, begin, std::min(end, pieces[k].size));
-    }
-  }
-
+// Calls work(piece, begin, end) for runs of the tiles of a member of a crew, which takes those that
+// begin in its share of the numbers.
+template <class Work>
+void share(const TensorTable& table, Crew crew, const Work& work) {
   // The first tile's begin at this place of a tensor or after it.
-  static int64_t beyond(int64_t place) {
+  const auto beyond = [](int64_t place) {
     return place <= 0 ? 0 : (place + tensor_tile - 1) / tensor_tile * tensor_tile;
+  };
+  const auto& numbers = table.numbers;
+  const int64_t low = numbers.back() * crew.rank / crew.size;
+  const int64_t high = numbers.back() * (crew.rank + 1) / crew.size;
+  size_t k = size_t(std::upper_bound(numbers.begin(), numbers.end(), low) - numbers.begin()) - 1;
+  for (; k < table.pieces.size() && numbers[k] < high; ++k) {
+    const int64_t begin = beyond(low - numbers[k]);
+    const int64_t end = std::min(beyond(high - numbers[k]), table.pieces[k].size);
+    if (begin < end) work(k, begin, end);
   }
-};
+}
 
 void check_crew(int threads) {
   if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
@@ -70,22 +56,26 @@ void check_crew(int threads) {
 
 struct Step {
   const UpdateKernels& kernels;
-  const Tiles& tiles;
+  const TensorTable& table;
   const StepConstants* constants;
-  const int32_t* which;
+  const int32_t* which;  // null: all tensors have the first constants
   Noise noise;
   std::vector<double> sums;  // two for each tile
   std::vector<double> ratios;
+
+  const StepConstants& constants_of(size_t piece) const {
+    return constants[which ? which[piece] : 0];
+  }
 
   Noise noise_of(size_t piece) const {
     return {noise.drawn, (noise.seed + uint32_t(piece)) * 0x9E3779B1u};
   }
 
   void measure(Crew crew) {
-    tiles.share(crew.rank, crew.size, [&](size_t k, int64_t begin, int64_t end) {
+    share(table, crew, [&](size_t k, int64_t begin, int64_t end) {
       for (int64_t at = begin; at < end; at += tensor_tile) {
-        double* sum = &sums[size_t(2 * (tiles.tiles[k] + at / tensor_tile))];
-        kernels.measure(tiles.pieces[k], at, std::min(at + tensor_tile, end), constants[which[k]],
+        double* sum = &sums[size_t(2 * (table.tiles[k] + at / tensor_tile))];
+        kernels.measure(table.pieces[k], at, std::min(at + tensor_tile, end), constants_of(k),
                         noise_of(k), sum);
       }
     });
@@ -93,75 +83,67 @@ struct Step {
     if (crew.rank == 0)
       for (size_t k = 0; k < ratios.size(); ++k) {
         double weights = 0, direction = 0;
-        for (int64_t t = tiles.tiles[k]; t < tiles.tiles[k + 1]; ++t) {
+        for (int64_t t = table.tiles[k]; t < table.tiles[k + 1]; ++t) {
           weights += sums[size_t(2 * t)];
           direction += sums[size_t(2 * t + 1)];
         }
-        ratios[k] = kernels.ratio(constants[which[k]], weights, direction);
+        ratios[k] = kernels.ratio(constants_of(k), weights, direction);
       }
     crew.wait();
   }
 
   void run(Crew crew) {
     if (kernels.measure) measure(crew);
-    tiles.share(crew.rank, crew.size, [&](size_t k, int64_t begin, int64_t end) {
-      StepConstants own = constants[which[k]];
+    share(table, crew, [&](size_t k, int64_t begin, int64_t end) {
+      StepConstants own = constants_of(k);
       if (kernels.measure) own.ratio = ratios[k];
-      kernels.update(tiles.pieces[k], begin, end, own, noise_of(k));
+      kernels.update(table.pieces[k], begin, end, own, noise_of(k));
     });
   }
 };
 
-// One step of an update over all tensors. constants is (rows, StepConstants::count), which[k] the
-// row of tensor k. draw: the seed of stochastic rounding, or None.
-void optimize(int update, const std::string& dtype, const py::array& addresses,
-              const py::array& sizes, const py::array& constants, const py::array& which,
-              const py::object& draw, int threads) {
+// One step of an update over all tensors. which[k] is the row of constants of tensor k; None: all
+// have the first. draw: the seed of stochastic rounding, or None.
+void optimize(const TensorTable& table, int update,
+              const std::vector<std::array<double, StepConstants::count>>& constants,
+              const std::optional<py::array>& which, std::optional<uint32_t> draw, int threads) {
   check_crew(threads);
   const UpdateKernels& kernels =
-      kernels_for(dtype).updates[row_number(update, update_count, "update")];
-  const std::vector<Piece> pieces = pieces_of(addresses, sizes);
-  if (addresses.shape(1) < 2 + kernels.slots) throw std::invalid_argument("addresses: too few");
-  if (constants.ndim() != 2 || constants.shape(1) != StepConstants::count)
-    throw std::invalid_argument("constants: expected shape (rows, StepConstants::count)");
-  const double* rows = view<double>(constants, constants.size(), "constants");
-  const int32_t* row = view<int32_t>(which, int64_t(pieces.size()), "which");
-  for (size_t k = 0; k < pieces.size(); ++k) row_number(row[k], int(constants.shape(0)), "which");
-  const Noise noise{!draw.is_none(), draw.is_none() ? 0 : draw.cast<uint32_t>()};
-  static_assert(sizeof(StepConstants) == StepConstants::count * sizeof(double), "numbers alone");
-  const auto* steps = reinterpret_cast<const StepConstants*>(rows);
+      kernels_for(table).updates[row_number(update, update_count, "update")];
+  if (table.slots < kernels.slots) throw std::invalid_argument("addresses: too few");
+  const auto n = int64_t(table.pieces.size());
+  const int32_t* row = which ? view<int32_t>(*which, n, "which") : nullptr;
+  for (int64_t k = 0; k < (row ? n : 1); ++k)
+    row_number(row ? row[k] : 0, int(constants.size()), "which");
+  static_assert(sizeof(StepConstants) == sizeof constants[0], "numbers alone");
+  const auto* steps = reinterpret_cast<const StepConstants*>(constants.data());
   Unlocked unlocked;
-  const Tiles tiles(pieces);
-  Step step{kernels, tiles, steps, row, noise, {}, {}};
+  Step step{kernels, table, steps, row, {draw.has_value(), draw.value_or(0)}, {}, {}};
   if (kernels.measure) {
-    step.sums.assign(size_t(2 * tiles.tiles.back()), 0.0);
-    step.ratios.assign(pieces.size(), 1.0);
+    step.sums.assign(size_t(2 * table.tiles.back()), 0.0);
+    step.ratios.assign(table.pieces.size(), 1.0);
   }
   run_crew(
       threads, [](void* context, Crew crew) { static_cast<Step*>(context)->run(crew); }, &step);
 }
 
 // The sum of all squared gradients, tile by tile, added up in their order.
-double squared_norm(const std::string& dtype, const py::array& addresses, const py::array& sizes,
-                    int threads) {
+double squared_norm(const TensorTable& table, int threads) {
   check_crew(threads);
-  const TensorKernels& kernels = kernels_for(dtype);
-  const std::vector<Piece> pieces = pieces_of(addresses, sizes);
   Unlocked unlocked;
-  const Tiles tiles(pieces);
   struct Job {
     const TensorKernels& kernels;
-    const Tiles& tiles;
+    const TensorTable& table;
     std::vector<double> sums;
-  } job{kernels, tiles, std::vector<double>(size_t(tiles.tiles.back()), 0.0)};
+  } job{kernels_for(table), table, std::vector<double>(size_t(table.tiles.back()), 0.0)};
   run_crew(
       threads,
       [](void* context, Crew crew) {
         Job& job = *static_cast<Job*>(context);
-        job.tiles.share(crew.rank, crew.size, [&](size_t k, int64_t begin, int64_t end) {
+        share(job.table, crew, [&](size_t k, int64_t begin, int64_t end) {
           for (int64_t at = begin; at < end; at += tensor_tile)
-            job.sums[size_t(job.tiles.tiles[k] + at / tensor_tile)] =
-                job.kernels.squares(job.tiles.pieces[k], at, std::min(at + tensor_tile, end));
+            job.sums[size_t(job.table.tiles[k] + at / tensor_tile)] =
+                job.kernels.squares(job.table.pieces[k], at, std::min(at + tensor_tile, end));
         });
       },
       &job);
@@ -170,24 +152,41 @@ double squared_norm(const std::string& dtype, const py::array& addresses, const 
   return total;
 }
 
-// Adds 1 to the numbers at these addresses and returns what they are then.
-template <class T>
-py::array_t<double> count_up(const py::array& addresses) {
+std::unique_ptr<StepCounters> counters_of(int type, const py::array& addresses,
+                                          const py::object& held) {
   const int64_t n = addresses.size();
   const int64_t* address = view<int64_t>(addresses, n, "addresses");
-  py::array_t<double> counted(static_cast<py::ssize_t>(n));
-  double* out = counted.mutable_data();
-  for (int64_t k = 0; k < n; ++k) out[k] = double(*reinterpret_cast<T*>(address[k]) += T(1));
-  return counted;
+  return std::make_unique<StepCounters>(StepCounters{
+      row_number(type, 2, "type"), std::vector<int64_t>(address, address + n), {held}});
+}
+
+// Adds 1 to each.
+template <class T>
+void count(const StepCounters& counters, double* counted) {
+  for (const int64_t address : counters.addresses)
+    *counted++ = double(*reinterpret_cast<T*>(address) += T(1));
+}
+
+// Adds 1 to each and returns what they are then: a number where all are alike, else an array.
+py::object count_up(const StepCounters& counters) {
+  std::vector<double> counted(counters.addresses.size());
+  (counters.type == 0 ? count<float> : count<double>)(counters, counted.data());
+  if (counted.empty() || std::adjacent_find(counted.begin(), counted.end(),
+                                            std::not_equal_to<double>()) != counted.end())
+    return py::array_t<double>(py::ssize_t(counted.size()), counted.data());
+  return py::float_(counted[0]);
 }
 
 }  // namespace
 
 void add_optimizers(py::module_& m) {
-  m.def("optimize", optimize);
-  m.def("squared_norm", squared_norm);
-  m.def("count_up_float32", count_up<float>);
-  m.def("count_up_float64", count_up<double>);
+  py::class_<TensorTable>(m, "TensorTable")
+      .def(py::init(&table_of))
+      .def_property_readonly("dtype", [](const TensorTable& t) { return tensor_types[t.type]; })
+      .def_property_readonly("numbers", [](const TensorTable& t) { return t.numbers.back(); })
+      .def("optimize", optimize)
+      .def("squared_norm", squared_norm);
+  py::class_<StepCounters>(m, "StepCounters").def(py::init(&counters_of)).def("count_up", count_up);
   m.def("updates",
         [] { return std::vector<std::string>(update_names, update_names + update_count); });
 }

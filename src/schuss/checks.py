@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +42,22 @@ def check_flags(**flags: Any) -> None:
     for name, value in flags.items():
         if not isinstance(value, (bool, np.bool_)):
             raise InvalidType(f"{name}={value!r}: expected True or False.")
+
+
+def with_near_names(init: Callable[..., None]) -> Callable[..., None]:
+    """An ``__init__`` that suggests the nearest name for a parameter it does not have."""
+    names = list(inspect.signature(init).parameters)[1:]
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(names)}."
+                raise InvalidType(f"{type(self).__name__} has no parameter {name!r}; {hint}")
+        init(self, *args, **given)
+
+    return __init__
 
 
 def refuse_unsupported(comm: Any) -> None:

@@ -55,12 +55,26 @@ class History:
     """
 
     def __init__(self, columns: tuple[str, ...] = COLUMNS) -> None:
+        # Lists may be longer where a fork has gone on in them: rows beyond are not this one's.
         self._columns: dict[str, list[float]] = {name: [] for name in columns}
+        self._length = 0
 
     def append(self, **row: float) -> None:
         """Add one row; every column must be given."""
+        if len(next(iter(self._columns.values()))) > self._length:
+            self._columns = self.to_dict()
         for name, values in self._columns.items():
             values.append(row[name])
+        self._length += 1
+
+    def fork(self) -> History:
+        """A history that begins with these rows; what is added to one is not in the other.
+
+        It costs the same whatever the number of rows: they are shared.
+        """
+        made = History(())
+        made._columns, made._length = self._columns, self._length
+        return made
 
     @property
     def columns(self) -> list[str]:
@@ -70,19 +84,21 @@ class History:
     @property
     def last(self) -> dict[str, float]:
         """The last row."""
-        return {name: values[-1] for name, values in self._columns.items() if values}
+        if not self._length:
+            return {}
+        return {name: values[self._length - 1] for name, values in self._columns.items()}
 
     def __len__(self) -> int:
-        return len(next(iter(self._columns.values())))
+        return self._length
 
     def __iter__(self) -> Iterator[dict[str, float]]:
-        for values in zip(*self._columns.values(), strict=True):
+        for values in zip(*self.to_dict().values(), strict=True):
             yield dict(zip(self._columns, values, strict=True))
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._columns:
             raise KeyError(f"history has no column {name!r}; it has {', '.join(self._columns)}")
-        return np.array(self._columns[name])
+        return np.array(self._columns[name][: self._length])
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name.startswith("_") or name not in self._columns:
@@ -97,7 +113,7 @@ class History:
 
     def to_dict(self) -> dict[str, list[float]]:
         """Columns as lists."""
-        return {name: list(values) for name, values in self._columns.items()}
+        return {name: values[: self._length] for name, values in self._columns.items()}
 
     @classmethod
     def from_dict(cls, columns: dict[str, list[float]]) -> History:
@@ -109,6 +125,7 @@ class History:
         """
         history = cls(tuple(columns))
         history._columns = {name: list(values) for name, values in columns.items()}
+        history._length = len(next(iter(columns.values()), ()))
         return history
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -158,7 +175,7 @@ class History:
 
     def _finite(self, name: str) -> np.ndarray | None:
         """A column, if there is one and it holds a finite number."""
-        values = np.array(self._columns.get(name, []), dtype=float)
+        values = self[name].astype(float) if name in self._columns else np.empty(0)
         return values if np.isfinite(values).any() else None
 
     @property

@@ -21,8 +21,11 @@ class Asked:
 
     @contextlib.contextmanager
     def may_raise(self) -> Iterator[None]:
-        """A stretch that KeyboardInterrupt may end: the state before it is kept."""
-        self.raising = True
+        """A stretch that KeyboardInterrupt may end: the state before it is kept.
+
+        Python raises it in the main thread; others, in which classes train side by side, go on.
+        """
+        self.raising = threading.current_thread() is threading.main_thread()
         try:
             yield
         except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from schuss.backends import arguments
 from schuss.backends.arguments import (
     Classic,
     Data,
@@ -57,10 +58,15 @@ BEFORE = {
 }
 
 
-def _chain(file_name: str) -> list[str]:
-    """The file, and those before it."""
-    before = BEFORE.get(file_name)
-    return [file_name] if before is None else [*_chain(before), file_name]
+def _sources(formulas: Formulas) -> list[str]:
+    """What the kernels for these formulas are made from, besides their own files."""
+    files = [arguments.__file__, penalties.__file__, bijection.__file__]
+    functions = (*formulas.values, *formulas.slopes, *formulas.rules, *formulas.vectors)
+    return [
+        *(Path(file).read_text(encoding="utf-8") for file in files),
+        *(source_of(f) for f in functions),
+        str(TILE_ROWS) if formulas.cache else repr(functions),
+    ]
 
 
 @cache
@@ -70,12 +76,9 @@ def _load(formulas: Formulas, file_name: str = "kernels.py") -> ModuleType:
     It becomes a module of its own; one that goes on finds the one before it as ``KERNELS``.
     """
     source = Path(__file__).with_name(file_name)
-    files = [source.with_name(name) for name in _chain(file_name)]
-    files += [Path(penalties.__file__), Path(bijection.__file__)]
-    parts = [file.read_text(encoding="utf-8") for file in files]
-    functions = (*formulas.values, *formulas.slopes, *formulas.rules, *formulas.vectors)
-    parts += [source_of(f) for f in functions]
-    parts += [str(TILE_ROWS)] if formulas.cache else [repr(functions)]
+    before = _load(formulas, BEFORE[file_name]) if file_name in BEFORE else None
+    made_from = _sources(formulas) if before is None else [before.FORMULAS.digest]
+    parts = [source.read_text(encoding="utf-8"), *made_from]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     # Numba looks a compiled function's module up by its name, also when it comes from the cache.
     name = f"schuss.backends._kernels_{digest[:16]}"
@@ -83,8 +86,8 @@ def _load(formulas: Formulas, file_name: str = "kernels.py") -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__["FORMULAS"] = formulas._replace(digest=digest)
-    if file_name in BEFORE:
-        module.__dict__["KERNELS"] = _load(formulas, BEFORE[file_name])
+    if before is not None:
+        module.__dict__["KERNELS"] = before
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

@@ -65,6 +65,9 @@ def _entry(build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
 def entry_of(formulas: Formulas, build: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
     """Compile an entry point, cached on disk where a place for the cache is writable."""
     function = build(formulas.digest)
+    # Numba names a kernel's files by this and numbers them. Without the digest, the index of one
+    # version of the sources could name a file that another version has written.
+    function.__qualname__ = f"{function.__name__}_{formulas.digest[:16]}"
     if formulas.cache:
         try:
             return njit(function, nogil=True, **FAST, cache=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections import ChainMap
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
@@ -82,7 +83,7 @@ class Loss(Spec):
     value: ClassVar[Callable[..., Any]]
     slope: ClassVar[Callable[..., Any]]
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[float, ...]:
         """The parameters in declared order, as the kernels receive them."""
         return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
@@ -617,7 +618,7 @@ class _Custom(Loss):
     def curvature(self) -> float:  # type: ignore[override]
         return self.bound
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[float, ...]:
         return ()
 

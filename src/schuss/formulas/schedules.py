@@ -66,7 +66,8 @@ class Schedule(Spec):
         ndarray of float64, in the shape of ``step``
         """
         t = np.asarray(step, dtype=np.float64)
-        return np.broadcast_to(np.asarray(self.rate(t), dtype=np.float64), t.shape)
+        rates = np.asarray(self.rate(t), dtype=np.float64)
+        return rates if rates.shape == t.shape else np.broadcast_to(rates, t.shape)
 
     def rate(self, t: np.ndarray) -> Any:
         """Learning rate at each step; what a schedule of your own defines.

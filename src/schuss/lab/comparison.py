@@ -106,9 +106,9 @@ def compare(old: Record, new: Record, threshold: float = THRESHOLD) -> list[Chan
 
 def comparison_table(changes: Iterable[Change]) -> RenderableType:
     """The changes as a table for the terminal, worst first."""
-    from schuss.lab.table import _table, percent
+    from schuss.lab.table import headed, percent
 
-    table = _table(
+    table = headed(
         "Fraction of the ceiling", "name", "data", "batch", "before", "after", "change", ""
     )
     for change in changes:

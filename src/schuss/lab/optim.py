@@ -105,15 +105,11 @@ class OptimRecord:
 
     def table(self) -> RenderableType:
         """The record as a table for the terminal."""
-        from rich import box
         from rich.console import Group
-        from rich.table import Table
 
-        from schuss.lab.table import machine_line
+        from schuss.lab.table import headed, machine_line
 
-        table = Table(box=box.SIMPLE_HEAD)
-        for k, name in enumerate(HEADINGS):
-            table.add_column(name, justify="left" if k == 0 else "right", no_wrap=True)
+        table = headed("", *HEADINGS)
         for row in self.rows():
             table.add_row(*row)
         return Group(machine_line(self.machine), table)
@@ -302,16 +298,10 @@ def triad(numbers: int, slots: int, threads: int) -> Callable[[], None]:
 
     arrays = [torch.ones(numbers) for _ in range(2 + slots)]
     addresses = np.array([[array.data_ptr() for array in arrays]], np.int64)
-    constants = np.zeros((1, len(CONSTANTS)))
-    constants[0, CONSTANTS.index("rate")] = RATE
+    table = _native.TensorTable("float32", addresses, np.array([numbers]), arrays)
+    constants = [RATE if name == "rate" else 0.0 for name in CONSTANTS]
     kind = _native.updates().index(f"triad{slots}")
-    sizes, which = np.array([numbers]), np.zeros(1, np.int32)
-
-    def run() -> None:
-        assert len(arrays) == addresses.shape[1]  # which keeps them alive
-        _native.optimize(kind, "float32", addresses, sizes, constants, which, None, threads)
-
-    return run
+    return lambda: table.optimize(kind, [constants], None, None, threads)
 
 
 def _take_turns(

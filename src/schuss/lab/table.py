@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["ceilings_table", "figure", "outcomes_table", "record_table", "setting_label", "short"]
+__all__ = [
+    "ceilings_table",
+    "figure",
+    "headed",
+    "machine_line",
+    "outcomes_table",
+    "record_table",
+    "setting_label",
+    "short",
+]
 
 VERDICTS = {"moonshot": "bold green", "bar": "green", "missed": "red", "not measured": "dim"}
 
@@ -102,7 +111,8 @@ def machine_line(facts: dict[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def _table(title: str, *columns: str) -> Table:
+def headed(title: str, *columns: str) -> Table:
+    """A table without rows; its first column is text, the others figures."""
     from rich import box
     from rich.table import Table
 
@@ -114,7 +124,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def ceilings_table(ceilings: Iterable[Ceilings]) -> RenderableType:
     """What the machine can do, a row for each shape of data."""
-    table = _table(
+    table = headed(
         "The machine's ceilings, M rows/s: one core · all cores",
         "data",
         "in order",
@@ -138,7 +148,7 @@ def ceilings_table(ceilings: Iterable[Ceilings]) -> RenderableType:
 
 def cells_table(cells: list[Cell], setting: tuple[int, str, str, str]) -> RenderableType:
     """One setting: a row for each batch size and name."""
-    table = _table(
+    table = headed(
         setting_label(setting) or "steps",
         "name",
         "batch",
@@ -167,7 +177,7 @@ def cells_table(cells: list[Cell], setting: tuple[int, str, str, str]) -> Render
 
 def curves_table(curves: list[Curve]) -> RenderableType:
     """Best, knee and decline of every curve."""
-    table = _table("", "name", "best", "at batch", "knee at batch", "the largest loses")
+    table = headed("", "name", "best", "at batch", "knee at batch", "the largest loses")
     for curve in curves:
         table.add_row(
             curve.name,

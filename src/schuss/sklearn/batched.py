@@ -11,16 +11,23 @@ import numpy as np
 from schuss.backends import Backend, Problem, Segment, State
 from schuss.backends.protocol import Rows, changes_all_weights
 from schuss.data.order import Visits
-from schuss.errors import DataError
 from schuss.loop import visited
 from schuss.plan import segment_steps
 from schuss.sklearn.journal import Journal
-from schuss.sklearn.training import Average, Outcome, Patience
+from schuss.sklearn.training import Average, Outcome, Patience, overflow
 
 __all__ = ["Batches"]
 
 # Sparse rows of several outputs are written out in pieces of so many numbers.
 DENSE_ELEMENTS = 1 << 21
+
+
+def put_back(state: State, kept: State) -> None:
+    """Make the state what it was; the mean in its own array, which the model's is a view of."""
+    state.theta, state.slots = kept.theta, kept.slots
+    if state.average is not None and kept.average is not None:
+        state.average[:] = kept.average
+    state.step, state.averaged = kept.step, kept.averaged
 
 
 @dataclass(frozen=True)
@@ -80,42 +87,50 @@ class Batches:
             If a weight or the loss is no longer finite.
         """
         before, n = state.step, self.n_rows
-        patience, epoch = Patience(self), 0
+        steps, patience = -(-n // self.batch_size), Patience(self)
         for epoch in range(1, max_iter + 1):
             journal.begin()
             penalty = self._penalty(state)
-            loss, rate = self._epoch(first + epoch - 1, patience.shrink, state, average)
+            loss, rate = self._epoch(first + epoch - 1, patience.shrink, state, average, journal)
             if not (np.isfinite(loss) and np.isfinite(state.theta).all()):
-                raise DataError(
-                    f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input "
-                    "data with StandardScaler, or a smaller eta0, might help."
-                )
+                raise overflow(epoch)
+            if state.step - before < epoch * steps:
+                break
             score = np.nan if self.score is None else self.score(state.theta)
             objective = loss / n + (penalty + self._penalty(state)) / 2
             reached = -objective if self.score is None else score
             if journal.note(state, loss / n, score, rate) or patience.ends(reached):
                 break
-        return Outcome(state.theta, epoch, state.step - before, journal.finish(), state.slots)
+        made = state.step - before
+        history = journal.finish()
+        return Outcome(state.theta, made // steps, made, history, state.averaged, state.slots)
 
     def _penalty(self, state: State) -> float:
         return self.problem.penalty(state.theta.reshape(self.problem.n_outputs, -1)[:, :-1])
 
     def _epoch(
-        self, number: int, shrink: float, state: State, average: Average | None
+        self, number: int, shrink: float, state: State, average: Average | None, journal: Journal
     ) -> tuple[float, float]:
-        """Visit every row once: their summed loss, each before its step, and the last rate."""
+        """Visit every row once: their summed loss, each before its step, and the last rate.
+
+        Ctrl-C ends it between two segments, or within one, which then has not been.
+        """
         loss, done, size = 0.0, 0, self.batch_size
         rates = np.zeros(1)
         longest = self._segment_rows(state, average)
-        while done < self.n_rows:
+        while done < self.n_rows and not journal.interrupted:
             end = min(done + longest, self.n_rows)
             if average is not None and (before := average.updates_before(state, state.step)):
                 end = min(end, done + before * size)
             steps = np.arange(state.step, state.step - (done - end) // size)
             rates = shrink * self.schedule(steps)
             problem, rows = self._ready(visited(self.visits, number, done, end, self.rows))
-            with np.errstate(all="ignore"):
-                loss += self.backend.descend(problem, state, Segment(rows, rates, size))[0]
+            kept = state.copy()
+            try:
+                with journal.asked.may_raise(), np.errstate(all="ignore"):
+                    loss += self.backend.descend(problem, state, Segment(rows, rates, size))[0]
+            except KeyboardInterrupt:
+                put_back(state, kept)
             done = end
         return loss, float(rates[-1])
 

@@ -18,20 +18,18 @@ from schuss.data.order import Visits
 from schuss.formulas import rules
 from schuss.loop import visited
 from schuss.sklearn.journal import Journal
-from schuss.sklearn.training import Average, Outcome, Patience, Training
+from schuss.sklearn.plain import finite
+from schuss.sklearn.training import Average, Outcome, Patience, Training, overflow
 
-__all__ = ["ClassicTraining", "at", "check_finite"]
-
-OVERFLOW = (
-    "Floating-point under-/overflow occurred at epoch #{}. Scaling input data with StandardScaler "
-    "or MinMaxScaler might help."
-)
+__all__ = ["ClassicTraining", "check_finite"]
 
 
 def check_finite(state: ClassicState, epoch: int) -> None:
     """Refuse weights that have become infinite or none."""
+    if finite(state.coef) and finite(state.intercept):  # as a rule, and quicker
+        return
     if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
-        raise ValueError(OVERFLOW.format(epoch))
+        raise overflow(epoch)
 
 
 def at(state: ClassicState, k: int, updates: int) -> State:
@@ -39,6 +37,11 @@ def at(state: ClassicState, k: int, updates: int) -> State:
     average = None if state.average is None else state.average[k]
     made = State.start(state.theta(k), rules.sgd())
     return replace(made, step=updates, average=average, averaged=state.averaged)
+
+
+def outcome(state: ClassicState, k: int, epochs: int, updates: int, journal: Journal) -> Outcome:
+    """What the training of one weight vector has come to."""
+    return Outcome(state.theta(k), epochs, updates, journal.finish(), state.averaged)
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,12 @@ class ClassicTraining(Training):
     ) -> list[Outcome]:
         """Go on from ``theta``, shape (n_outputs, n_features + 1), after ``updates`` updates.
 
-        Only ``outputs`` are trained; None: all. Each has its own of the ``journals``.
+        Only ``outputs`` are trained; None: all. Each has its own of the ``journals``. Ctrl-C ends
+        the training early.
 
         Raises
         ------
-        ValueError
+        schuss.errors.DataError
             If weights are no longer finite.
         """
         visits = self.visits()
@@ -86,11 +90,17 @@ class ClassicTraining(Training):
             for k in state.active:
                 journals[k].begin()
             before, began = self._penalties(state), time.perf_counter()
-            losses = self._walk(visits, updates + (epoch - 1) * visits.length, state, average)
+            first = (epoch - 1) * visits.length
+            losses, done = self._walk(visits, updates + first, state, average, journals[0])
             check_finite(state, epoch)
+            made = first + done
+            if done < visits.length:
+                outcomes |= {
+                    int(k): outcome(state, k, epoch - 1, made, journals[k]) for k in state.active
+                }
+                break
             seconds = time.perf_counter() - began
             penalties = (before + self._penalties(state)) / 2
-            made = epoch * visits.length
             step = updates + made
             for k in state.active:
                 w, loss = state.theta(k), losses[k] / visits.length
@@ -99,7 +109,7 @@ class ClassicTraining(Training):
                 moment, rate = at(state, k, step), self.last_rate(step, patience[k])
                 wish = journals[k].note(moment, loss, score, rate, seconds)
                 if patience[k].ends(reached) or wish or epoch == max_iter:
-                    outcomes[int(k)] = Outcome(w, epoch, made, journals[k].finish())
+                    outcomes[int(k)] = outcome(state, k, epoch, made, journals[k])
             state.active = np.array([k for k in state.active if k not in outcomes], np.int64)
             state.factor = np.array([one.shrink for one in patience])
             if not state.active.size:
@@ -113,14 +123,22 @@ class ClassicTraining(Training):
         return np.array([self.problem.penalty(w) for w in state.coef])
 
     def _walk(
-        self, visits: Visits, first: int, state: ClassicState, average: Average | None
-    ) -> np.ndarray:
-        """Visit every row once, from update ``first`` on; the summed losses of all outputs."""
+        self,
+        visits: Visits,
+        first: int,
+        state: ClassicState,
+        average: Average | None,
+        journal: Journal,
+    ) -> tuple[np.ndarray, int]:
+        """Visit every row once, from update ``first`` on: summed losses of all outputs, and rows.
+
+        Ctrl-C ends it between two segments.
+        """
         n, done, losses = visits.length, 0, np.zeros(len(state.coef))
         # Segments end where they do whichever outputs are trained: so do the bits.
         elements = self.problem.row_elements * len(state.coef)
         longest = self.backend.segment_rows(elements, 1)
-        while done < n:
+        while done < n and not journal.interrupted:
             end = min(done + longest, n)
             if average is not None and (before := average.updates_before(state, first + done)):
                 end = min(end, done + before)
@@ -129,4 +147,4 @@ class ClassicTraining(Training):
             segment = Segment(rows, rates, 1)
             losses += self.backend.descend_classic(self.problem, self.step, state, segment)
             done = end
-        return losses
+        return losses, done

@@ -10,6 +10,7 @@ from sklearn import linear_model
 from sklearn.base import is_classifier
 
 from schuss.errors import InvalidArgument, InvalidType
+from schuss.sklearn.calls import learnt
 from schuss.sklearn.estimators import SGDClassifier, SGDRegressor
 from schuss.sklearn.oneclass import SGDOneClassSVM
 
@@ -112,10 +113,10 @@ def _as(kind: Any, model: Any) -> Any:
     """A copy of the model as an object of another class of the pair."""
     known = kind().get_params()
     made = kind(**{name: value for name, value in model.get_params().items() if name in known})
-    learnt = {k: v for k, v in vars(model).items() if k.endswith("_") or k.startswith("_")}
+    kept = learnt(model)
     if kind in PAIRS:
-        for name in ("backend_", "history_", "_memory", "_skl_callbacks"):
-            learnt.pop(name, None)
-    for name, value in copy.deepcopy(learnt).items():
+        for name in ("backend_", "history_", "_averaged", "_memory", "_skl_callbacks"):
+            kept.pop(name, None)
+    for name, value in copy.deepcopy(kept).items():
         setattr(made, name, value)
     return made

@@ -18,19 +18,27 @@ from sklearn.utils.extmath import softmax
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 
+from schuss.checks import with_near_names
 from schuss.data.order import Order
 from schuss.errors import MissingPackage
 from schuss.formulas.rules import Rule
+from schuss.signals import served
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.classic import ClassicTraining
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import CONSTRAINTS, departs, is_multinomial, journal_of, remember
-from schuss.sklearn.outputs import fit_outputs, outputs_of, train_classes, train_jointly
-from schuss.sklearn.parts import go_on
-from schuss.sklearn.plain import finite, labelled, plain, ready
+from schuss.sklearn.outputs import (
+    fit_outputs,
+    outputs_of,
+    score_of,
+    signs_of,
+    train_classes,
+    train_jointly,
+)
+from schuss.sklearn.parts import go_on, plan_for
+from schuss.sklearn.plain import finite, labelled, plain
 from schuss.sklearn.rowwise import Setting, train
-from schuss.sklearn.surface import Surface, with_near_names
-from schuss.sklearn.training import Average
+from schuss.sklearn.surface import Surface
 
 # What is replaced are methods that have these arguments from then on.
 if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < (1, 8):
@@ -218,18 +226,18 @@ class SGDRegressor(Surface, linear_model.SGDRegressor):
         score = self._make_validation_score_cb(held_out, X, y, sample_weight)
         seed = check_random_state(self.random_state).randint(0, MAX_INT)
         setting = Setting.of_data(self, X, held_out, alpha, max_iter, seed)
-        start, mean = start_of(self, X.dtype)
-        made = train(self, setting, y, weights_of(sample_weight), start, mean, score)
+        start, average = start_of(self, X.dtype)
+        made = train(self, setting, y, weights_of(sample_weight), start, average, score)
         remember(self, made)
-        keep(self, made, mean)
+        keep(self, made, average)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""
-        short = sample_weight is None and ready(self, X) and labelled(X, y, "fiub")
-        if not short or self.intercept_.size > 1:
-            return super().partial_fit(X, y, sample_weight)
+        plan = plan_for(self, X) if sample_weight is None else None
+        if plan is None or not labelled(X, y, "fiub") or self.intercept_.size > 1:
+            return super().partial_fit(X, y, sample_weight=sample_weight)
         y = np.ascontiguousarray(y, X.dtype)
-        self.intercept_ = go_on(self, X, y, self.alpha, self.intercept_)
+        self.intercept_ = go_on(self, plan, X, y, self.intercept_)
         return self
 
     def _decision_function(self, X: Any) -> np.ndarray:
@@ -424,16 +432,17 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         if departs(self):
             train_classes(self, X, y, sample_weight=sample_weight, max_iter=max_iter)
             return
-        signs = self._signs(X, y, 1)
+        numbers = np.searchsorted(self.classes_, y)
+        signs = signs_of(numbers, 1, X.dtype)
         random_state = check_random_state(self.random_state)
         held_out = self._make_validation_split(signs, sample_mask=sample_weight > 0)
-        score = self._score_of(held_out, X, y, 1, sample_weight)
+        score = score_of(self, held_out, X, signs, sample_weight)
         setting = Setting.of_data(self, X, held_out, alpha, max_iter, random_state.randint(MAX_INT))
-        weights = weights_of(sample_weight, self._expanded_class_weight[(signs > 0).astype(int)])
-        start, mean = start_of(self, X.dtype)
-        made = train(self, setting, signs, weights, start, mean, score)
+        weights = weights_of(sample_weight, self._expanded_class_weight[numbers])
+        start, average = start_of(self, X.dtype)
+        made = train(self, setting, signs, weights, start, average, score)
         remember(self, made)
-        keep(self, made, mean)
+        keep(self, made, average)
 
     def _fit_multiclass(
         self,
@@ -455,40 +464,43 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         classes = range(len(self.classes_))
         seed = check_random_state(self.random_state).randint(MAX_INT, size=len(classes))[0]
         setting = Setting.of_data(self, X, held_out, alpha, max_iter, int(seed))
-        codes = np.searchsorted(self.classes_, y).astype(X.dtype)
-        scores = [self._score_of(held_out, X, y, k, sample_weight) for k in classes]
+        numbers, scores = np.searchsorted(self.classes_, y), None
+        if self.early_stopping:
+            signs = (signs_of(numbers, k, X.dtype) for k in classes)
+            scores = [score_of(self, held_out, X, one, sample_weight) for one in signs]
         training = ClassicTraining(
-            **setting.of(self, codes, weights_of(sample_weight)),
+            **setting.of(self, numbers.astype(X.dtype), weights_of(sample_weight)),
             step=setting.recipe.step,
             own=self._expanded_class_weight.astype(X.dtype),
-            scores=scores if self.early_stopping else None,
+            scores=scores,
         )
-        start, mean = start_of(self, X.dtype)
-        average = None if mean is None else Average(int(self.average), mean)
+        start, average = start_of(self, X.dtype)
         jobs = min(effective_n_jobs(self.n_jobs), len(classes))
         journals = [journal_of(self, setting.n_rows, k) for k in classes]
-        shares = Parallel(n_jobs=jobs, verbose=self.verbose, require="sharedmem")(
-            delayed(training.run_all)(start, int(self.t_) - 1, max_iter, journals, average, share)
-            for share in np.array_split(classes, jobs)
-        )
+        given = (start, int(self.t_) - 1, max_iter, journals, average)
+        with served(self._asked, terminate=False):
+            shares = Parallel(n_jobs=jobs, verbose=self.verbose, require="sharedmem")(
+                delayed(training.run_all)(*given, share) for share in np.array_split(classes, jobs)
+            )
         made = [outcome for share in shares for outcome in share]
         remember(self, made, together=True)
-        keep(self, made, mean)
+        keep(self, made, average)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""
-        codes = None if sample_weight is not None else self._codes(X, y, classes)
-        if codes is None:
-            return super().partial_fit(X, y, classes, sample_weight)
+        plan = plan_for(self, X) if sample_weight is None else None
+        codes = None if plan is None else self._codes(X, y, classes)
+        if plan is None or codes is None:
+            return super().partial_fit(X, y, classes=classes, sample_weight=sample_weight)
         several = len(self.classes_) > 2
         labels = codes if several else 2 * codes - 1
         own = np.ones(len(self.classes_), X.dtype) if several else None
-        self.intercept_ = go_on(self, X, labels.astype(X.dtype), self.alpha, self.intercept_, own)
+        self.intercept_ = go_on(self, plan, X, labels.astype(X.dtype), self.intercept_, own)
         return self
 
     def _codes(self, X: Any, y: Any, classes: Any) -> np.ndarray | None:
-        """Numbers of the rows' classes; None where X or y have to be looked at first."""
-        if self.class_weight is not None or not ready(self, X) or not labelled(X, y, "fiubU"):
+        """Numbers of the rows' classes; None where y has to be looked at first."""
+        if not labelled(X, y, "fiubU"):
             return None
         if classes is not None and not np.array_equal(classes, self.classes_):
             return None
@@ -511,17 +523,3 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         roomy = copy.copy(self)
         roomy.validation_fraction = (classes - 0.5) / n
         return super(SGDClassifier, roomy)._make_validation_split(y, sample_mask)
-
-    def _signs(self, X: Any, y: np.ndarray, k: int) -> np.ndarray:
-        """+1 for the rows of class ``k``, -1 for the others."""
-        return np.where(y == self.classes_[k], 1, -1).astype(X.dtype)
-
-    def _score_of(
-        self, held_out: np.ndarray, X: Any, y: np.ndarray, k: int, sample_weight: np.ndarray
-    ) -> Any:
-        """What scores class ``k`` against the others on the held-out rows; None without them."""
-        if not self.early_stopping:
-            return None
-        classes = np.array([-1, 1], dtype=X.dtype)
-        signs = self._signs(X, y, k)
-        return self._make_validation_score_cb(held_out, X, signs, sample_weight, classes=classes)

@@ -10,12 +10,12 @@ import numpy as np
 from schuss.data.arrays import as_array
 from schuss.data.sparse import is_sparse, sound
 from schuss.errors import DataError, DataTypeError, InvalidType
+from schuss.sklearn.attributes import MEANS
 
 __all__ = ["in_dtype", "readable"]
 
 # Attributes that hold weights.
-PARTS = [f"{kind}{part}" for kind in ("_standard_", "_average_") for part in ("coef", "intercept")]
-PARAMETERS = ["coef_", "intercept_", "offset_", *PARTS]
+PARAMETERS = ["coef_", "intercept_", "offset_", *MEANS]
 
 
 def readable(value: Any, name: str, dates: bool = False) -> Any:
@@ -84,8 +84,7 @@ def in_dtype(model: Any, X: Any, *more: np.ndarray) -> tuple[Any, ...]:
 
     By ``dtype="auto"`` that is the dtype of its weights: that of the data it began with.
     """
-    asked = getattr(model, "dtype", "auto")
-    dtype = np.dtype(model.coef_.dtype if asked == "auto" else asked)
+    dtype = np.dtype(model.coef_.dtype if model.dtype == "auto" else model.dtype)
     for name in PARAMETERS:
         weights = getattr(model, name, None)
         if weights is not None and weights.dtype != dtype:

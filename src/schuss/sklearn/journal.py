@@ -11,8 +11,9 @@ import numpy as np
 from schuss.backends.protocol import State, coef_and_intercept
 from schuss.history import History
 from schuss.plan import Moment
+from schuss.signals import Asked
 
-__all__ = ["Journal", "extended"]
+__all__ = ["Journal", "extended", "recorded"]
 
 COLUMNS = (
     "epoch",
@@ -31,14 +32,16 @@ MOST_ROWS = 10_000
 
 
 class Journal:
-    """The history of one training, and the callbacks that follow it.
+    """The history of one training, and those who follow it and may end it.
 
     Parameters
     ----------
     rows : int
         Rows visited per epoch.
     history : History, optional
-        What to go on from; by default a new one.
+        What to go on from, which is changed; by default a new one.
+    before : dict, optional
+        The row before the first one of a new history.
     callbacks : sequence of callables
         As of :func:`schuss.fit`.
     verbose : int
@@ -46,27 +49,38 @@ class Journal:
     n_outputs : int
     watch : Epochs, optional
         Tells scikit-learn's callbacks.
+    asked : Asked, optional
+        What Ctrl-C has asked for.
     """
 
     def __init__(
         self,
         rows: int,
         history: History | None = None,
+        before: dict[str, float] | None = None,
         callbacks: Sequence[Callable[[Moment], Any]] = (),
         verbose: int = 0,
         n_outputs: int = 1,
         watch: Any = None,
+        asked: Asked | None = None,
     ) -> None:
         self.rows = rows
         self.history = History(COLUMNS) if history is None else history
+        self.before = {} if before is None else before
         self.callbacks = callbacks
         self.verbose = verbose
         self.n_outputs = n_outputs
         self.watch = watch
+        self.asked = Asked() if asked is None else asked
         self.began = self.noted = time.perf_counter()
         self._known = len(self.history)
         self._begun = self._ended = 0  # epochs of this training
         self._opened = self._told = 0  # those that listeners know of
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training is to end at once, and keep what it has come to."""
+        return self.asked.interrupt
 
     def begin(self) -> None:
         """Take note that an epoch begins."""
@@ -90,7 +104,7 @@ class Journal:
     def note(
         self, state: State, loss: float, score: float, rate: float, seconds: float | None = None
     ) -> bool:
-        """Record an epoch that has ended; True if a callback wishes to stop.
+        """Record an epoch that has ended; True if it is to be the last one.
 
         Parameters
         ----------
@@ -106,28 +120,19 @@ class Journal:
         """
         now = time.perf_counter()
         seconds = now - self.noted if seconds is None else seconds
-        self.history = short(self.history)
-        last = self.history.last
-        row = {
-            "epoch": last.get("epoch", 0) + 1,
-            "updates": state.step,
-            "samples": last.get("samples", 0) + self.rows,
-            "train_loss": loss,
-            "validation_score": score,
-            "learning_rate": rate,
-            "seconds": last.get("seconds", 0.0) + seconds,
-            "samples_per_second": self.rows / max(seconds, 1e-9),
-        }
-        self.history.append(**row)
+        last = self.history.last or self.before
+        row = (self.rows, state.step, loss, score, rate, seconds)
+        self.history = recorded(self.history, last, *row)
         self._ended += 1
         if self._ended <= self._told:
-            return False
+            return self.interrupted
         self._told = self._ended
         if self.verbose:
             self._tell(state.theta, now)
         wishes = self._wishes(state) if self.callbacks or self.watch is not None else []
         self.noted = time.perf_counter()  # callbacks' time is not training time
-        return any(isinstance(wish, (bool, np.bool_)) and wish for wish in wishes)
+        stopped = any(isinstance(wish, (bool, np.bool_)) and wish for wish in wishes)
+        return stopped or self.interrupted
 
     def _wishes(self, state: State) -> list[Any]:
         """What callbacks return, shown the mean of the iterates where one is kept."""
@@ -137,7 +142,11 @@ class Journal:
         parts = coef_and_intercept(theta, self.n_outputs)
         moment = Moment(int(self.history.last["epoch"]), state.step, self.history, *parts)
         hooks = [*self.callbacks, *([] if self.watch is None else [self.watch.end])]
-        return [hook(moment) for hook in hooks]
+        try:
+            return [hook(moment) for hook in hooks]
+        except KeyboardInterrupt:
+            self.asked.interrupt = True
+            return []
 
     def _tell(self, theta: np.ndarray, now: float) -> None:
         coef, intercept = coef_and_intercept(theta.astype(np.float64), self.n_outputs)
@@ -151,6 +160,31 @@ class Journal:
         )
 
 
+def recorded(
+    history: History,
+    last: dict[str, float],
+    rows: int,
+    updates: int,
+    loss: float,
+    score: float,
+    rate: float,
+    seconds: float,
+) -> History:
+    """The history with one more epoch, over so many rows, after the ``last`` one."""
+    history = short(history)
+    history.append(
+        epoch=last.get("epoch", 0) + 1,
+        updates=updates,
+        samples=last.get("samples", 0) + rows,
+        train_loss=loss,
+        validation_score=score,
+        learning_rate=rate,
+        seconds=last.get("seconds", 0.0) + seconds,
+        samples_per_second=rows / max(seconds, 1e-9),
+    )
+    return history
+
+
 def short(history: History) -> History:
     """The history, without every second row where it has grown long; the last row stays."""
     if len(history) < MOST_ROWS:
@@ -162,25 +196,26 @@ def extended(history: History, trained: Sequence[History], together: bool) -> Hi
     """The history with the epochs of trainings that stand side by side, one for each class.
 
     Losses and scores are means over the classes; a class whose training ended earlier stays as it
-    was. Seconds are those of the longest if they were trained ``together``, in one pass over the
-    rows, else their sum.
+    was, and one that had not ended its first epoch when the training was interrupted is left out.
+    Seconds are those of the longest if they were trained ``together``, in one pass over the rows,
+    else their sum.
     """
     history = short(history)
-    before = history.last
+    before = {"samples": 0, "seconds": 0.0} | history.last
+    rows = [one.to_dict() for one in trained if len(one)]
     for epoch in range(max(map(len, trained))):
-        rows = [one.to_dict() for one in trained]
         now = [{name: v[min(epoch, len(v) - 1)] for name, v in row.items()} for row in rows]
         longest = max(now, key=lambda row: row["epoch"])
-        seconds = (max if together else sum)(row["seconds"] for row in now)
-        visited = longest["samples"] if together else sum(row["samples"] for row in now)
+        spent = (max if together else sum)(row["seconds"] - before["seconds"] for row in now)
+        visits = (max if together else sum)(row["samples"] - before["samples"] for row in now)
         history.append(
-            epoch=before.get("epoch", 0) + longest["epoch"],
+            epoch=longest["epoch"],
             updates=longest["updates"],
-            samples=before.get("samples", 0) + longest["samples"],
+            samples=longest["samples"],
             train_loss=float(np.mean([row["train_loss"] for row in now])),
             validation_score=float(np.mean([row["validation_score"] for row in now])),
             learning_rate=longest["learning_rate"],
-            seconds=before.get("seconds", 0.0) + seconds,
-            samples_per_second=visited / max(seconds, 1e-9),
+            seconds=before["seconds"] + spent,
+            samples_per_second=visits / max(spent, 1e-9),
         )
     return history

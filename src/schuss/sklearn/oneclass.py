@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn import linear_model
 from sklearn.utils import check_random_state
 
+from schuss.checks import with_near_names
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype, readable
-from schuss.sklearn.options import ENGINE, remember
-from schuss.sklearn.parts import go_on
-from schuss.sklearn.plain import finite, plain, ready
+from schuss.sklearn.options import SHARED, remember
+from schuss.sklearn.parts import go_on, plan_for
+from schuss.sklearn.plain import finite, plain
 from schuss.sklearn.rowwise import Setting, train
-from schuss.sklearn.surface import with_near_names
+from schuss.sklearn.surface import Surface
 
 __all__ = ["SGDOneClassSVM"]
 
 
-class SGDOneClassSVM(linear_model.SGDOneClassSVM):
+class SGDOneClassSVM(Surface, linear_model.SGDOneClassSVM):
     r"""scikit-learn's ``SGDOneClassSVM``, trained by schuss's kernels.
 
     Minimises :math:`\tfrac{\nu}{2}\|w\|^2 - \nu\rho + \frac1n\sum_i\max(0, \rho - x_i \cdot w)`.
@@ -29,6 +29,12 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
     ----------
     nu, fit_intercept, ..., average
         As in ``sklearn.linear_model.SGDOneClassSVM``.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        What is computed in; "auto" takes float32 for float32 data, else float64. A model that goes
+        on keeps its own.
+    callbacks : callable or sequence of callables, default=()
+        Called after each epoch as :func:`schuss.fit` does, with 1 - offset for the intercept;
+        returning True stops the training.
     backend : {"auto", "native", "jit", "reference"}, default="auto"
         What trains; "auto" takes native, else jit.
     threads : int, optional
@@ -65,7 +71,7 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **linear_model.SGDOneClassSVM._parameter_constraints,
-        **ENGINE,
+        **SHARED,
     }
 
     offset_: np.ndarray
@@ -86,6 +92,8 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
         warm_start: bool = False,
         average: bool | int = False,
         *,
+        dtype: str = "auto",
+        callbacks: Any = (),
         backend: str = "auto",
         threads: int | None = None,
         intercept_decay: str | float = "auto",
@@ -104,17 +112,11 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
             warm_start=warm_start,
             average=average,
         )
+        self.dtype = dtype
+        self.callbacks = callbacks
         self.backend = backend
         self.threads = threads
         self.intercept_decay = intercept_decay
-
-    def _fit(self, X: Any, *args: Any, **given: Any) -> Any:
-        # scikit-learn's checks would let these pass, or write into them.
-        starts = {name: copy.copy(given.pop(name, None)) for name in ("coef_init", "offset_init")}
-        return super()._fit(readable(X, "X"), *args, **starts, **given)
-
-    def _partial_fit(self, X: Any, *args: Any, **given: Any) -> Any:
-        return super()._partial_fit(readable(X, "X"), *args, **given)
 
     def _fit_one_class(
         self,
@@ -131,21 +133,20 @@ class SGDOneClassSVM(linear_model.SGDOneClassSVM):
         y = np.ones(X.shape[0], dtype=X.dtype)
         # What is trained is the intercept 1 - offset, an attribute for that time alone.
         self.intercept_ = 1 - self.offset_
-        try:
-            start, mean = start_of(self, X.dtype)
-            made = train(self, setting, y, weights_of(sample_weight), start, mean)
-            remember(self, made)
-            keep(self, made, mean)
-            self.offset_ = 1 - self.intercept_
-        finally:
-            del self.intercept_
+        start, average = start_of(self, X.dtype)
+        made = train(self, setting, y, weights_of(sample_weight), start, average)
+        remember(self, made)
+        keep(self, made, average)
+        self.offset_ = 1 - self.intercept_
+        del self.intercept_
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """As scikit-learn's: one epoch over these rows."""
-        if sample_weight is not None or not ready(self, X):
-            return super().partial_fit(X, y, sample_weight)
+        plan = plan_for(self, X) if sample_weight is None else None
+        if plan is None:
+            return super().partial_fit(X, sample_weight=sample_weight)
         ones = np.ones(X.shape[0], X.dtype)
-        self.offset_ = 1 - go_on(self, X, ones, self.nu, 1 - self.offset_, drift=self.nu)
+        self.offset_ = 1 - go_on(self, plan, X, ones, 1 - self.offset_)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

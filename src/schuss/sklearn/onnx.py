@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from schuss.errors import MissingPackage
 from schuss.sklearn.estimators import SGDClassifier, SGDRegressor
+from schuss.sklearn.oneclass import SGDOneClassSVM
 from schuss.sklearn.options import is_multinomial
 
 __all__ = ["register_onnx"]
@@ -41,6 +42,10 @@ def register_onnx() -> None:
             calculate_linear_regressor_output_shapes,
         )
         from skl2onnx.operator_converters.linear_regressor import convert_sklearn_linear_regressor
+        from skl2onnx.operator_converters.sgd_oneclass_svm import convert_sklearn_sgd_oneclass_svm
+        from skl2onnx.shape_calculators.sgd_oneclass_svm import (
+            calculate_sgd_oneclass_svm_output_shapes,
+        )
     except ImportError as error:
         raise MissingPackage(
             "schuss.sklearn.register_onnx needs skl2onnx: pip install skl2onnx"
@@ -50,6 +55,12 @@ def register_onnx() -> None:
         "SchussSGDRegressor",
         calculate_linear_regressor_output_shapes,
         convert_sklearn_linear_regressor,
+    )
+    update_registered_converter(
+        SGDOneClassSVM,
+        "SchussSGDOneClassSVM",
+        calculate_sgd_oneclass_svm_output_shapes,
+        convert_sklearn_sgd_oneclass_svm,
     )
     update_registered_converter(
         SGDClassifier,

@@ -31,7 +31,7 @@ from schuss.sklearn.watching import Epochs
 
 __all__ = [
     "CONSTRAINTS",
-    "ENGINE",
+    "SHARED",
     "check_departure",
     "departs",
     "history_of",
@@ -42,7 +42,9 @@ __all__ = [
     "train_batches",
 ]
 
-ENGINE: dict[str, list[Any]] = {
+SHARED: dict[str, list[Any]] = {
+    "dtype": [StrOptions({"auto", "float32", "float64"})],
+    "callbacks": [callable, tuple, list],
     "backend": [StrOptions({"auto", "native", "jit", "reference"})],
     "threads": [Interval(Integral, 1, None, closed="left"), None],
     "intercept_decay": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="right")],
@@ -51,12 +53,9 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"full"})],
     "rule": [str, Rule],
     "order": [str, Order, None],
-    "dtype": [StrOptions({"auto", "float32", "float64"})],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "callbacks": [callable, tuple, list],
-    **ENGINE,
+    **SHARED,
 }
-
 
 # A batch of sparse rows may take so much where it is written out.
 MOST_DENSE_BYTES = 1 << 31
@@ -134,18 +133,19 @@ def check_dense_size(model: Any, size: int, rows: CSR) -> None:
 
 
 def history_of(model: Any) -> History:
-    """The history that goes on under ``partial_fit``; a new one in ``fit``."""
-    return model.history_ if model.t_ > 1 and hasattr(model, "history_") else History(COLUMNS)
+    """What goes on from the history under ``partial_fit``; a new one in ``fit``."""
+    going_on = model.t_ > 1 and hasattr(model, "history_")
+    return model.history_.fork() if going_on else History(COLUMNS)
 
 
 def journal_of(model: Any, rows: int, k: int = 0, n_outputs: int = 1) -> Journal:
     """What records a training over so many rows; of several classes, each has its own."""
-    alone = n_outputs > 1 or len(getattr(model, "classes_", ())) <= 2
-    history = history_of(model) if alone else None
-    callbacks = check_callbacks(getattr(model, "callbacks", ()))
-    watch = getattr(model, "_watch", None)
-    epochs = None if watch is None else Epochs(watch, k)
-    return Journal(rows, history, callbacks, model.verbose, n_outputs, epochs)
+    history, before = history_of(model), None
+    if n_outputs == 1 and len(getattr(model, "classes_", ())) > 2:
+        history, before = History(COLUMNS), history.last
+    callbacks = check_callbacks(model.callbacks)
+    epochs = None if model._watch is None else Epochs(model._watch, model, k)
+    return Journal(rows, history, before, callbacks, model.verbose, n_outputs, epochs, model._asked)
 
 
 def remember(model: Any, made: Sequence[Outcome], together: bool = False) -> None:
@@ -201,14 +201,14 @@ def train_batches(
     y: np.ndarray,
     weights: np.ndarray | None,
     start: np.ndarray,
-    mean: np.ndarray | None,
+    average: Average | None,
     max_iter: int,
     held_out: np.ndarray,
     score: Any,
     seed: int,
     row: int = 0,
 ) -> Outcome:
-    """Train the outputs of ``start`` together, and the mean of the iterates in ``mean``."""
+    """Train the outputs of ``start`` together, and the mean of their iterates."""
     among = np.flatnonzero(~held_out) if held_out.any() else None
     n = rows.shape[0] if among is None else among.size
     size = n if model.batch_size == "full" else min(int(model.batch_size), n)
@@ -241,7 +241,6 @@ def train_batches(
         on_held_out(score, n_outputs),
     )
     state = state_of(model, start.astype(y.dtype), row)
-    average = None if mean is None else Average(int(model.average), mean)
     journal = journal_of(model, n, row, n_outputs)
     first = int(history_of(model).last.get("epoch", 0))
     return batches.run(state, max_iter, journal, average, first)

@@ -14,6 +14,7 @@ from schuss.backends import Backend, choose
 from schuss.data.arrays import as_parameters
 from schuss.data.sparse import as_rows
 from schuss.errors import DataError
+from schuss.signals import served
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.inputs import in_dtype
 from schuss.sklearn.options import (
@@ -24,9 +25,21 @@ from schuss.sklearn.options import (
     train_batches,
 )
 
-__all__ = ["fit_outputs", "outputs_of", "train_classes", "train_jointly"]
+__all__ = ["fit_outputs", "outputs_of", "score_of", "signs_of", "train_classes", "train_jointly"]
 
 SIGNS = np.array([-1, 1])  # classes of a binary problem
+
+
+def signs_of(numbers: np.ndarray, k: int, dtype: Any) -> np.ndarray:
+    """+1 for the rows of class number ``k``, -1 for the others."""
+    return np.where(numbers == k, 1, -1).astype(dtype)
+
+
+def score_of(
+    model: Any, held_out: np.ndarray, X: Any, signs: np.ndarray, sample_weight: np.ndarray
+) -> Any:
+    """What scores a class against the others on the held-out rows; None without them."""
+    return model._make_validation_score_cb(held_out, X, signs, sample_weight, classes=SIGNS)
 
 
 def engine_of(model: Any) -> Backend:
@@ -55,23 +68,24 @@ def train_jointly(
     engine = engine_of(model)
     held_out = model._make_validation_split(y, sample_mask=sample_weight > 0)
     score = model._make_validation_score_cb(held_out, X, y, sample_weight, classes=classes)
-    starts, means = start_of(model, X.dtype)
-    made = train_batches(
-        model,
-        engine,
-        as_rows(X, X.dtype),
-        np.ascontiguousarray(targets, X.dtype),
-        weights_of(sample_weight, per_row),
-        starts.reshape(-1),
-        None if means is None else means.reshape(-1),
-        max_iter,
-        held_out,
-        score,
-        check_random_state(model.random_state).randint(MAX_INT),
-    )
+    starts, average = start_of(model, X.dtype)
+    with served(model._asked, terminate=False):
+        made = train_batches(
+            model,
+            engine,
+            as_rows(X, X.dtype),
+            np.ascontiguousarray(targets, X.dtype),
+            weights_of(sample_weight, per_row),
+            starts.reshape(-1),
+            None if average is None else average.of(average.theta.reshape(-1)),
+            max_iter,
+            held_out,
+            score,
+            check_random_state(model.random_state).randint(MAX_INT),
+        )
     remember(model, [made])
     thetas = made.theta.reshape(starts.shape)
-    keep(model, [dataclasses.replace(made, theta=theta) for theta in thetas], means)
+    keep(model, [dataclasses.replace(made, theta=theta) for theta in thetas], average)
 
 
 def train_classes(
@@ -86,16 +100,15 @@ def train_classes(
     if is_multinomial(model):
         train_jointly(model, X, y, numbers, weights[numbers], classes=model.classes_, **given)
     elif len(model.classes_) == 2:
-        signs = (2 * numbers - 1).astype(X.dtype)
+        signs = signs_of(numbers, 1, X.dtype)
         train_jointly(model, X, signs, signs, weights[numbers], classes=SIGNS, **given)
     else:
-        train_apart(model, X, y, numbers, **given)
+        train_apart(model, X, numbers, **given)
 
 
 def train_apart(
     model: Any,
     X: Any,
-    y: np.ndarray,
     numbers: np.ndarray,
     *,
     sample_weight: np.ndarray,
@@ -103,23 +116,25 @@ def train_apart(
 ) -> None:
     """Train each class against the rest, ``n_jobs`` of them at a time."""
     engine, rows = engine_of(model), as_rows(X, X.dtype)
-    held_out = model._make_validation_split(y, sample_mask=sample_weight > 0)
-    starts, means = start_of(model, X.dtype)
+    held_out = model._make_validation_split(numbers, sample_mask=sample_weight > 0)
+    starts, average = start_of(model, X.dtype)
     # Drawn before the threads start, so that the draws do not depend on them.
     seeds = check_random_state(model.random_state).randint(MAX_INT, size=len(starts))
 
     def one(k: int) -> Any:
-        signs = np.where(numbers == k, 1, -1).astype(X.dtype)
-        score = model._make_validation_score_cb(held_out, X, signs, sample_weight, classes=SIGNS)
+        signs = signs_of(numbers, k, X.dtype)
+        score = score_of(model, held_out, X, signs, sample_weight)
         per_row = np.where(numbers == k, model._expanded_class_weight[k], 1.0)
-        weights, mean = weights_of(sample_weight, per_row), None if means is None else means[k]
+        mean = None if average is None else average.of(average.theta[k])
+        weights = weights_of(sample_weight, per_row)
         data = (rows, signs, weights, starts[k], mean, max_iter, held_out, score)
         return train_batches(model, engine, *data, seed=int(seeds[k]), row=k)
 
     jobs = Parallel(n_jobs=model.n_jobs, verbose=model.verbose, require="sharedmem")
-    made = jobs(delayed(one)(k) for k in range(len(starts)))
+    with served(model._asked, terminate=False):
+        made = jobs(delayed(one)(k) for k in range(len(starts)))
     remember(model, made)
-    keep(model, made, means)
+    keep(model, made, average)
 
 
 # ---- Regression of several outputs ----

@@ -10,6 +10,7 @@ import numpy as np
 
 from schuss.backends import Problem
 from schuss.data.sparse import as_rows, is_sparse
+from schuss.signals import served
 from schuss.sklearn.classic import ClassicTraining
 from schuss.sklearn.options import journal_of
 from schuss.sklearn.recipe import Recipe, recipe_of
@@ -100,24 +101,24 @@ def train(
     y: np.ndarray,
     weights: np.ndarray | None,
     start: np.ndarray,
-    mean: np.ndarray | None,
+    average: Average | None,
     score: Any = None,
 ) -> list[Outcome]:
-    """Train one weight vector, and the mean of its iterates in ``mean``, as the model says."""
+    """Train one weight vector, and the mean of its iterates, as the model says."""
     updates, fields = int(model.t_) - 1, setting.of(model, y, weights)
     training, journal = Training(**fields, score=score), journal_of(model, setting.n_rows)
-    if by_descend(model, training, setting):
-        average = None if mean is None else Average(int(model.average), mean[0].copy())
-        try:
-            made = training.run(start[0], updates, setting.max_iter, journal, average)
-        except SlopesCutOff:
-            log.debug("%s: begins anew, with slopes cut off", type(model).__name__)
-            journal.restart()
-        else:
-            if mean is not None and average is not None:
-                mean[0] = average.theta
-            return [made]
-    scores = None if score is None else [score]
-    classic = ClassicTraining(**fields, step=setting.recipe.step, scores=scores)
-    average = None if mean is None else Average(int(model.average), mean)
-    return classic.run_all(start, updates, setting.max_iter, [journal], average)
+    with served(model._asked, terminate=False):
+        if by_descend(model, training, setting):
+            mean = None if average is None else average.of(average.theta[0].copy())
+            try:
+                made = training.run(start[0], updates, setting.max_iter, journal, mean)
+            except SlopesCutOff:
+                log.debug("%s: begins anew, with slopes cut off", type(model).__name__)
+                journal.restart()
+            else:
+                if average is not None and mean is not None:
+                    average.theta[0] = mean.theta
+                return [made]
+        scores = None if score is None else [score]
+        classic = ClassicTraining(**fields, step=setting.recipe.step, scores=scores)
+        return classic.run_all(start, updates, setting.max_iter, [journal], average)

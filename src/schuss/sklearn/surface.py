@@ -7,54 +7,48 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
-import inspect
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 
-from schuss.errors import InvalidType
+from schuss.sklearn.calls import apart
 from schuss.sklearn.inputs import readable
 from schuss.sklearn.notebook import trained
 from schuss.sklearn.options import departs
 from schuss.sklearn.watching import CallbackSupportMixin, Watch, is_watched
 
-__all__ = ["Surface", "with_near_names"]
+__all__ = ["Surface"]
 
 
 class Surface(CallbackSupportMixin):
     """Methods of scikit-learn's SGD classes, as ours have them."""
 
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        *args: Any,
-        coef_init: Any = None,
-        intercept_init: Any = None,
-        sample_weight: Any = None,
-        **given: Any,
-    ) -> Any:
-        X, y = readable(X, "X"), readable(y, "y", dates=is_classifier(self))
-        self._watch = Watch(self, X, y, sample_weight) if is_watched(self) else None
+    def _fit(self, X: Any, *y: Any, sample_weight: Any = None, **given: Any) -> Any:
+        data = self._readable(X, *y)
+        watch = Watch(self, *data, sample_weight=sample_weight) if is_watched(self) else None
         # scikit-learn's loop would write into the arrays of the caller.
-        starts = {"coef_init": copy.copy(coef_init), "intercept_init": copy.copy(intercept_init)}
+        given |= {name: copy.copy(given[name]) for name in given if name.endswith("_init")}
         weights = with_mean_one(sample_weight) if departs(self) else sample_weight
-        try:
-            super()._fit(X, y, *args, sample_weight=weights, **starts, **given)
-            if self._watch is not None:
-                self._watch.end()
-        finally:
-            del self._watch
+        with apart(self, watch) as model:
+            super(Surface, model)._fit(*data, sample_weight=weights, **given)
+        if watch is not None:
+            watch.end()
         return self
 
-    def _partial_fit(self, X: Any, y: Any, *args: Any, **given: Any) -> Any:
-        X, y = readable(X, "X"), readable(y, "y", dates=is_classifier(self))
-        return super()._partial_fit(X, y, *args, **given)
+    def partial_fit(self, X: Any, *y: Any, **given: Any) -> Any:
+        """As scikit-learn's, of data as they are given."""
+        data = self._readable(X, *y)
+        with apart(self) as model:
+            super(Surface, model).partial_fit(*data, **given)
+        return self
+
+    def _readable(self, X: Any, *y: Any) -> list[Any]:
+        """The data as scikit-learn's checks can judge them."""
+        labels = [readable(each, "y", dates=is_classifier(self)) for each in y]
+        return [readable(X, "X"), *labels]
 
     def _html_repr(self) -> str:
         """scikit-learn's diagram for notebooks, and below it what the training came to."""
@@ -88,19 +82,3 @@ def near_option(model: Any, message: str) -> str | None:
     options = [text for each in accepted if isinstance(each, StrOptions) for text in each.options]
     near = difflib.get_close_matches(str(getattr(model, name, "")), options, n=1)
     return near[0] if near else None
-
-
-def with_near_names(init: Callable[..., None]) -> Callable[..., None]:
-    """An ``__init__`` that suggests the nearest name for a parameter it does not have."""
-    names = list(inspect.signature(init).parameters)[1:]
-
-    @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **given: Any) -> None:
-        for name in given:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"accepted: {', '.join(names)}."
-                raise InvalidType(f"{type(self).__name__} has no parameter {name!r}; {hint}")
-        init(self, *args, **given)
-
-    return __init__

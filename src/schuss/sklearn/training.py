@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from schuss.backends import Backend, Problem, Segment, State
 from schuss.data import order as orders
-from schuss.errors import unknown_name
+from schuss.errors import DataError, unknown_name
 from schuss.formulas import losses, rules, schedules
 from schuss.formulas.losses import Loss
 from schuss.formulas.penalties import Penalty
@@ -25,6 +25,7 @@ __all__ = [
     "SlopesCutOff",
     "Training",
     "formula_of",
+    "overflow",
     "schedule_of",
     "strength_of",
 ]
@@ -63,6 +64,14 @@ def strength_of(penalty: str | None, alpha: float, l1_ratio: float | None) -> Pe
     """The penalty of scikit-learn's parameters of that name."""
     ratio = {None: 0.0, "l2": 0.0, "l1": 1.0, "elasticnet": l1_ratio}[penalty]
     return Penalty.elastic_net(0.0 if penalty is None else alpha, ratio or 0.0)
+
+
+def overflow(epoch: int) -> DataError:
+    """What is raised of weights or losses that are no longer finite; scikit-learn's words."""
+    return DataError(
+        f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input data with "
+        "StandardScaler or MinMaxScaler might help."
+    )
 
 
 class SlopesCutOff(Exception):
@@ -104,12 +113,19 @@ class Average:
     ----------
     start : int
         The first update whose iterate counts, from 1 on.
-    theta : ndarray of float64, shape (n_features + 1,)
+    theta : ndarray of float64, shape (n_features + 1,), or with a row for each output
         The mean so far.
+    held : int
+        How many iterates it holds.
     """
 
     start: int
     theta: np.ndarray
+    held: int = 0
+
+    def of(self, theta: np.ndarray) -> Average:
+        """The same, of other weights that the mean is kept of as well."""
+        return replace(self, theta=theta)
 
     def updates_before(self, state: Any, made: int) -> int:
         """Updates to come without the mean after ``made``; where it is due, ``state`` gets it.
@@ -118,7 +134,7 @@ class Average:
         """
         before = self.start - 1 - made
         if before <= 0 and state.average is None:
-            state.average, state.averaged = self.theta, -before
+            state.average, state.averaged = self.theta, self.held
         return max(before, 0)
 
 
@@ -131,7 +147,10 @@ class Outcome:
     theta : ndarray, shape (n_features + 1,)
         Coefficients, then the intercept.
     epochs, updates : int
+        Epochs are whole ones.
     history : History
+    averaged : int
+        How many iterates the mean holds; 0 where it has not begun.
     slots : ndarray, shape (n_slots, n_features + 1), or None
         What the rule remembers.
     """
@@ -140,6 +159,7 @@ class Outcome:
     epochs: int
     updates: int
     history: History
+    averaged: int = 0
     slots: np.ndarray | None = None
 
 
@@ -185,7 +205,7 @@ class Training:
         journal: Journal,
         average: Average | None = None,
     ) -> Outcome:
-        """Go on from ``theta``, which ``updates`` updates have led to.
+        """Go on from ``theta``, which ``updates`` updates have led to; Ctrl-C ends it early.
 
         Raises
         ------
@@ -197,12 +217,14 @@ class Training:
         state.step = updates
         visits, patience = self.visits(), Patience(self)
         n = visits.length
-        for _ in range(max_iter):
+        for epoch in range(1, max_iter + 1):
             journal.begin()
             penalty = problem.penalty(state.theta[:-1])
-            loss = self._epoch(visits, n, patience.shrink, state, average)
+            loss = self._epoch(visits, n, patience.shrink, state, average, journal)
             if not (np.isfinite(state.theta).all() and loss < LARGEST_LOSS):
                 raise SlopesCutOff
+            if state.step - updates < epoch * n:
+                break
             if self.score is not None:
                 reached = self.score(state.theta[:-1], state.theta[-1])
             else:
@@ -212,7 +234,7 @@ class Training:
             if journal.note(state, loss / n, score, rate) or patience.ends(reached):
                 break
         made = state.step - updates
-        return Outcome(state.theta, made // n, made, journal.finish())
+        return Outcome(state.theta, made // n, made, journal.finish(), state.averaged)
 
     def last_rate(self, updates: int, patience: Patience) -> float:
         """The learning rate of the update made last."""
@@ -235,12 +257,21 @@ class Training:
         return (orders.shuffle() if self.shuffle else orders.sequential()).bind(facts)
 
     def _epoch(
-        self, visits: orders.Visits, n: int, shrink: float, state: State, average: Average | None
+        self,
+        visits: orders.Visits,
+        n: int,
+        shrink: float,
+        state: State,
+        average: Average | None,
+        journal: Journal,
     ) -> float:
-        """Visit every row once; returns their summed loss, each as its turn came."""
+        """Visit every row once; returns their summed loss, each as its turn came.
+
+        Ctrl-C ends it between two segments.
+        """
         number, loss, done = state.step, 0.0, 0
         longest = self.backend.segment_rows(self.problem.n_features, 1)
-        while done < n:
+        while done < n and not journal.interrupted:
             end = min(done + longest, n)
             if average is not None and (before := average.updates_before(state, state.step)):
                 end = min(end, done + before)

@@ -31,12 +31,14 @@ class Watch:
     Parameters
     ----------
     model : estimator
-    X, y : array-like
+    X : array-like
         What it is fitted to.
-    sample_weight : array-like or None
+    y : array-like, optional
+        Its targets, if there are any.
+    sample_weight : array-like, optional
     """
 
-    def __init__(self, model: Any, X: Any, y: Any, sample_weight: Any) -> None:
+    def __init__(self, model: Any, X: Any, y: Any = None, *, sample_weight: Any = None) -> None:
         self.model = model
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.facts = {"estimator": model, "X": X, "y": y, "metadata": metadata}
@@ -59,12 +61,15 @@ class Epochs:
     Parameters
     ----------
     watch : Watch
+    model : estimator
+        The copy that is trained.
     k : int
         Number of the class, where classes train apart.
     """
 
-    def __init__(self, watch: Watch, k: int) -> None:
+    def __init__(self, watch: Watch, model: Any, k: int) -> None:
         self.watch = watch
+        self.model = model
         self.context = watch.context
         if watch.apart:
             self.context = watch.context.subcontext(
@@ -92,5 +97,9 @@ class Epochs:
             self.context.call_on_fit_task_end(**self.watch.facts)
 
     def _as_fitted(self, moment: Moment) -> dict[str, Any]:
-        shape = np.atleast_2d if is_classifier(self.watch.model) else np.asarray
-        return {"coef_": shape(moment.coef), "intercept_": np.atleast_1d(moment.intercept)}
+        shape = np.atleast_2d if is_classifier(self.model) else np.asarray
+        made = {name: value for name, value in vars(self.model).items() if name.endswith("_")}
+        made |= {"coef_": shape(moment.coef), "intercept_": np.atleast_1d(moment.intercept)}
+        if "offset_" in made:
+            made["offset_"] = 1 - made.pop("intercept_")
+        return made

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from schuss.backends import available, choose
+from schuss.backends import choose
 from schuss.checks import check_flags, check_seed, visits_of
 from schuss.data import arrays
 from schuss.data import order as orders
@@ -17,16 +18,11 @@ from schuss.formulas.spec import check_number
 
 __all__ = ["Batches", "batches"]
 
-native: Any = None
-if available()["native"] is None:
-    from schuss import _native as native
-
 # Rows are gathered for several batches at once: as many bytes of them, and so many rows at most,
 # which is also how many indices are drawn at once.
-CHUNK_BYTES, CHUNK_ROWS = 1 << 16, 1 << 13
-# Rows of the next chunk that memory is asked for already, at most.
-AHEAD = 1 << 8
-UNKNOWN = {torch.bfloat16}  # dtypes that NumPy has no name for
+CHUNK_BYTES, CHUNK_ROWS = 1 << 19, 1 << 13
+# What numbers of so many bytes are to NumPy where it does not know their dtype.
+AS_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Batches:
@@ -80,31 +76,30 @@ class Batches:
             end = min(begin + self._drawn, self._stop)
             rows = self._visits.indices(epoch, begin, end)
             for first in range(0, end - begin, self._together):
-                yield from self._chunk(rows[first : first + self._together + AHEAD])
+                yield from self._chunk(rows[first : first + self._together])
 
     def _chunk(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The batches of the first rows; the others are the next to come."""
-        count = min(self._together, rows.size)
-        return zip(*(gathered(t, rows, count).split(self._size) for t in self.tensors), strict=True)
+        """The batches of these rows."""
+        return zip(*(gathered(t, rows).split(self._size) for t in self.tensors), strict=True)
 
 
-def gathered(tensor: torch.Tensor, rows: np.ndarray, count: int) -> torch.Tensor:
-    """A copy of the first ``count`` of those rows; the others are the next to come.
-
-    On the CPU by the extension, which asks memory for rows ahead, else by NumPy: both are several
-    times as fast as torch's own, on one thread.
-    """
+def gathered(tensor: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """A copy of those rows; on the CPU by NumPy, which is faster than torch on one thread."""
     if tensor.device.type != "cpu" or not lies_as_it_is(tensor):
-        return tensor.index_select(0, torch.from_numpy(rows[:count]).to(tensor.device))
-    if native is not None and tensor.numel():
-        found = tensor.new_empty((count, *tensor.shape[1:]))
-        size = tensor[0].nbytes
-        native.gather(tensor.data_ptr(), len(tensor), size, rows, count, found.data_ptr())
-        return found
-    # NumPy does not know every dtype; it has to know its size.
-    numbers = tensor if tensor.dtype not in UNKNOWN else tensor.view(torch.int16)
-    found = torch.from_numpy(numbers.numpy().take(rows[:count], axis=0, mode="clip"))
+        return tensor.index_select(0, torch.from_numpy(rows).to(tensor.device))
+    numbers = tensor if is_known(tensor.dtype) else tensor.view(AS_BITS[tensor.element_size()])
+    found = torch.from_numpy(numbers.numpy().take(rows, axis=0, mode="clip"))
     return found if numbers is tensor else found.view(tensor.dtype)
+
+
+@cache
+def is_known(dtype: torch.dtype) -> bool:
+    """Whether NumPy has such numbers."""
+    try:
+        torch.empty(0, dtype=dtype, device="cpu").numpy()
+    except TypeError:
+        return False
+    return True
 
 
 def lies_as_it_is(tensor: torch.Tensor) -> bool:

@@ -7,11 +7,12 @@ LARS and LAMB, which torch does not have, are made in their image.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,12 +20,13 @@ import numpy as np
 import torch
 from torch.optim import adagrad as torch_adagrad
 from torch.optim import sgd as torch_sgd
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from schuss import _native
-from schuss.checks import check_flags
+from schuss.checks import check_flags, with_near_names
 from schuss.errors import InvalidArgument, InvalidType, SchussError, TensorError
 from schuss.formulas.spec import check_number
-from schuss.torch.tensors import Table, describe, tables, write_back
+from schuss.torch.tensors import Table, describe, survey, tables, write_back
 
 __all__ = ["LAMB", "LARS", "SGD", "Adagrad", "Adam", "AdamW", "Fused"]
 
@@ -35,8 +37,7 @@ NUMBERS = (
     "eps", "trust", "ratio",
 )  # fmt: skip
 LAYOUT = operator.attrgetter("layout")
-# By the number of the type of what is counted in (schuss.torch.tensors.TYPES).
-COUNTERS = {0: _native.count_up_float32, 1: _native.count_up_float64}
+COUNTED = (0, 1)  # types of counters that the extension counts in: float32, float64
 # Below so many numbers for each, another thread costs more than it saves.
 NUMBERS_PER_THREAD = 1 << 16
 
@@ -44,41 +45,28 @@ NUMBERS_PER_THREAD = 1 << 16
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-@dataclass
-class Counters:
-    """The numbers of steps that parameters have made, as their states keep them.
+def counters_of(states: list[dict[str, Any]]) -> Any:
+    """The numbers of steps that parameters have made, as their states keep them."""
+    steps = [state["step"] for state in states]
+    addresses, sizes, _, kind = describe([steps])
+    if kind in COUNTED and (sizes == 1).all():
+        return _native.StepCounters(kind, addresses, steps)
+    for place, step in enumerate(steps):
+        if not isinstance(step, torch.Tensor) or step.numel() != 1:
+            raise TensorError(
+                f"step of params[{place}]: expected a tensor of one number, got {step!r}."
+            )
+    return OddCounters(steps)
 
-    Attributes
-    ----------
-    steps : list of tensors of one number
-    addresses : ndarray of int64, shape (n, 1)
-    kind : int
-        Their type, as a number; -1 where it is none that is counted in by the extension.
-    """
+
+@dataclass
+class OddCounters:
+    """Such as the extension does not count in."""
 
     steps: list[torch.Tensor]
-    addresses: np.ndarray
-    kind: int
-
-    @classmethod
-    def of(cls, states: list[dict[str, Any]]) -> Counters:
-        """Those of the states."""
-        steps = [state["step"] for state in states]
-        addresses, sizes, _, kind = describe([steps])
-        if kind not in COUNTERS or not (sizes == 1).all():
-            for place, step in enumerate(steps):
-                if not isinstance(step, torch.Tensor) or step.numel() != 1:
-                    raise TensorError(
-                        f"step of params[{place}]: expected a tensor of one number, got {step!r}."
-                    )
-            kind = -1
-        return cls(steps, addresses, kind)
 
     def count_up(self) -> np.ndarray:
         """Add 1 to each and return what they are then."""
-        if self.kind >= 0:
-            counted: np.ndarray = COUNTERS[self.kind](self.addresses)
-            return counted
         for step in self.steps:
             step += 1
         return np.array([float(step) for step in self.steps])
@@ -90,10 +78,36 @@ class _Work:
 
     group: dict[str, Any]
     params: list[torch.Tensor]
-    fresh: np.ndarray  # whether the memory was made in this step
-    counters: Counters | None
+    fresh: np.ndarray | bool  # whether the memory was made in this step; of each, or of all
+    counters: Any
     tables: list[Table]
-    sparse: Pairs  # with their gradients
+    sparse: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()  # with their gradients
+
+
+def observable(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step around which torch's hooks run, which profilers see and ``torch.compile`` does not.
+
+    In place of torch's own wrapper, whose profiler's record is made also where nobody looks: after
+    a pass over more memory than the caches hold, each line of code and data that a step touches is
+    a wait for memory.
+    """
+    observed = torch._disable_dynamo(torch.optim.Optimizer.profile_hook_step(step))
+
+    @functools.wraps(step)
+    def wrapper(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if (
+            torch.compiler.is_dynamo_compiling()
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        ):
+            return observed(self, *args, **kwargs)
+        return step(self, *args, **kwargs)
+
+    wrapper.hooked = True  # type: ignore[attr-defined]  # for torch, which would put its own around
+    return wrapper
 
 
 class Fused(torch.optim.Optimizer):
@@ -166,7 +180,7 @@ class Fused(torch.optim.Optimizer):
 
     # ---- The step ----
 
-    @torch._disable_dynamo
+    @observable
     def step(self, closure: Callable[[], Any] | None = None, *, divisor: float = 1.0) -> Any:
         """Make one step.
 
@@ -187,17 +201,18 @@ class Fused(torch.optim.Optimizer):
         schuss.errors.SchussError
             For tensors that no kernel can take; nothing has changed then.
         """
-        divisor = check_number("divisor", divisor, {">": 0})
-        if any(group.get("differentiable") for group in self.param_groups):
-            return self._step_of_torch(closure, divisor)
+        if divisor != 1:
+            divisor = check_number("divisor", divisor, {">": 0})
+        for group in self.param_groups:
+            if group.get("differentiable"):
+                return self._step_of_torch(closure, divisor)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
         if found_inf is None or not float(found_inf):
-            with torch.no_grad():
-                self._step(divisor)
+            self._step(divisor)
         return loss
 
     def _step_of_torch(self, closure: Callable[[], Any] | None, divisor: float) -> Any:
@@ -214,7 +229,8 @@ class Fused(torch.optim.Optimizer):
     def _step(self, divisor: float) -> None:
         begun: list[tuple[torch.Tensor, list[str]]] = []
         try:
-            work = [self._collect(group, begun) for group in self.param_groups]
+            walk = _native.StateWalk(self.state)
+            work = [self._survey(group, walk, begun) for group in self.param_groups]
         except Exception:
             for param, names in begun:
                 self._forget(param, names)
@@ -223,6 +239,21 @@ class Fused(torch.optim.Optimizer):
         for one in work:
             self._advance(one, factor)
 
+    def _survey(
+        self,
+        group: dict[str, Any],
+        walk: Any,
+        begun: list[tuple[torch.Tensor, list[str]]],
+    ) -> _Work:
+        """The group's tensors, all checked."""
+        params, names = group["params"], self._slots(group)
+        keys = (*names, "step") if self._counts else names
+        found = survey(params, walk, keys, self._counts)
+        if found is None:
+            return self._collect(group, begun)
+        return _Work(group, params, False, found[1], [Table(found[0])])
+
+    @torch.no_grad()
     def _collect(self, group: dict[str, Any], begun: list[tuple[torch.Tensor, list[str]]]) -> _Work:
         """The group's tensors, all checked; memory is made where there is none yet.
 
@@ -255,7 +286,7 @@ class Fused(torch.optim.Optimizer):
                 "`fused=True` requires all the params to be floating point Tensors on the CPU"
             )
             raise TensorError(f"{accepted}: {error}") from None
-        counters = Counters.of(states) if self._counts else None
+        counters = counters_of(states) if self._counts else None
         return _Work(group, params, fresh, counters, made, sparse)
 
     def _with_gradients(
@@ -279,7 +310,7 @@ class Fused(torch.optim.Optimizer):
         factor = 1.0 / (divisor if scale is None else divisor * float(scale))
         if self.max_grad_norm is None:
             return factor
-        dense = [_native.squared_norm(t.dtype, t.addresses, t.sizes, crew(t)) for t in _all(work)]
+        dense = [t.lying.squared_norm(crew(t)) for one in work for t in one.tables]
         values = [g.coalesce().values().double() for one in work for _, g in one.sparse]
         total = math.fsum(dense) + math.fsum(float(v.square().sum()) for v in values)
         self.grad_norm = math.sqrt(total) * factor
@@ -294,17 +325,16 @@ class Fused(torch.optim.Optimizer):
         steps = work.fresh if work.counters is None else work.counters.count_up()
         different, which = alike(steps)
         numbers = [{"factor": factor, **self._numbers(group, step)} for step in different]
-        rows = np.array([[row.get(name, 0.0) for name in NUMBERS] for row in numbers])
+        rows = [[row.get(name, 0.0) for name in NUMBERS] for row in numbers]
         kind = UPDATES[self._update(group)]
         # Autograd finds out by these counters that what it has kept is no longer true.
         torch.autograd.graph.increment_version(work.params)
         for table in work.tables:
-            rounded = self.stochastic_rounding and table.dtype in ("bfloat16", "float16")
+            lying = table.lying
+            rounded = self.stochastic_rounding and lying.dtype in ("bfloat16", "float16")
             draw = int(torch.randint(1 << 32, (), device="cpu")) if rounded else None
-            own = which if table.places is None else which[table.places]
-            _native.optimize(
-                kind, table.dtype, table.addresses, table.sizes, rows, own, draw, crew(table)
-            )
+            own = which if which is None or table.places is None else which[table.places]
+            lying.optimize(kind, rows, own, draw, crew(table))
             write_back(table)
         for p, g in work.sparse:
             self._advance_sparse(group, p, g if factor in (1, -1) else g * abs(factor))
@@ -354,17 +384,13 @@ class Fused(torch.optim.Optimizer):
 
 def crew(table: Table) -> int:
     """Threads that pay for a pass over the tensors: at most as many as torch uses."""
-    return max(1, min(torch.get_num_threads(), int(table.sizes.sum()) // NUMBERS_PER_THREAD))
+    return max(1, min(torch.get_num_threads(), table.lying.numbers // NUMBERS_PER_THREAD))
 
 
-def _all(work: list[_Work]) -> list[Table]:
-    return [table for one in work for table in one.tables]
-
-
-def alike(numbers: np.ndarray) -> tuple[list[Any], np.ndarray]:
-    """The different ones, and which of these each is; most often there is one."""
-    if numbers.size < 2 or (numbers == numbers[0]).all():
-        return numbers[:1].tolist(), np.zeros(numbers.size, np.int32)
+def alike(numbers: np.ndarray | float) -> tuple[list[Any], np.ndarray | None]:
+    """The different ones, and which of these each is; None: all are the one."""
+    if not isinstance(numbers, np.ndarray):
+        return [numbers], None
     different, which = np.unique(numbers, return_inverse=True)
     return different.tolist(), which.astype(np.int32)
 
@@ -410,6 +436,7 @@ class SGD(Fused, torch.optim.SGD):
 
     _counts = False
 
+    @with_near_names
     def __init__(
         self,
         params: Any,
@@ -460,6 +487,7 @@ class SGD(Fused, torch.optim.SGD):
         if {g.layout for _, g in sparse} != {torch.sparse_coo}:
             super()._check_sparse(sparse)
 
+    @torch.no_grad()
     def _advance_sparse(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
         buffers = [self.state[p].get("momentum_buffer")] if group["momentum"] else [None]
         options = {name: group[name] for name in torch_options(torch_sgd.sgd)}
@@ -556,6 +584,7 @@ class Adam(_Moments, torch.optim.Adam):
     tensor([0.9000, 0.9000], requires_grad=True)
     """
 
+    @with_near_names
     def __init__(
         self,
         params: Any,
@@ -624,6 +653,7 @@ class AdamW(_Moments, torch.optim.AdamW):
     8.0
     """
 
+    @with_near_names
     def __init__(
         self,
         params: Any,
@@ -692,6 +722,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
     tensor([0.7500, 0.7500], requires_grad=True)
     """
 
+    @with_near_names
     def __init__(
         self,
         params: Any,
@@ -744,6 +775,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
         if {g.layout for _, g in sparse} != {torch.sparse_coo}:
             super()._check_sparse(sparse)
 
+    @torch.no_grad()
     def _advance_sparse(self, group: dict[str, Any], p: torch.Tensor, g: torch.Tensor) -> None:
         state = self.state[p]
         if state.get("sum") is None:
@@ -834,6 +866,7 @@ class LARS(Fused):
 
     _counts = False
 
+    @with_near_names
     def __init__(
         self,
         params: Any,
@@ -938,6 +971,7 @@ class LAMB(Fused):
     array([0.9, 0.9, 0.9, 0.9], dtype=float32)
     """
 
+    @with_near_names
     def __init__(
         self,
         params: Any,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from schuss import _native
 from schuss.errors import InvalidType, TensorError
 
-__all__ = ["Table", "describe", "plain", "tables", "write_back"]
+__all__ = ["Table", "describe", "plain", "survey", "tables", "write_back"]
 
 # Numbers that kernels know, by the order of their types in the extension module.
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -33,25 +33,43 @@ class Table:
 
     Attributes
     ----------
-    dtype : str
-    addresses : ndarray of int64, shape (n_tensors, 2 + n_slots)
-        Of the parameters, gradients and slots.
-    sizes : ndarray of int64, shape (n_tensors,)
-        Numbers of each.
-    held : sequence
-        The tensors that lie there: they live as long as the table.
+    lying : _native.TensorTable
+        Where their numbers lie; the tensors live as long as it.
     places : ndarray of int64, shape (n_tensors,), or None
         Which of the tensors that the table was made of; None: all.
     copies : list of (tensor, tensor)
         Copies that kernels work on, and what they are to be written back to.
     """
 
-    dtype: str
-    addresses: np.ndarray
-    sizes: np.ndarray
-    held: Sequence[Any]
+    lying: Any
     places: np.ndarray | None = None
-    copies: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    copies: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()
+
+
+def survey(
+    params: Column, states: Any, keys: tuple[str, ...], counts: bool
+) -> tuple[Any, Any] | None:
+    """The parameters with their gradients and what their states have by these keys.
+
+    One look at each tensor, where all is as it is most often: plain tensors of one dtype without
+    gaps, none of them missing.
+
+    Parameters
+    ----------
+    params : list of tensors
+    states : StateWalk
+        Through the optimizer's ``state``, shared by its groups.
+    keys : tuple of str
+        Names of the slots; with ``counts`` and that of the counter of steps.
+
+    Returns
+    -------
+    (TensorTable, StepCounters or None), or None where anything is otherwise
+    """
+    if EXCHANGE is None:
+        return None
+    found: tuple[Any, Any] | None = _native.survey(EXCHANGE, CLASSES, params, states, keys, counts)
+    return found
 
 
 def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
@@ -73,11 +91,12 @@ def tables(columns: Sequence[Column], names: Sequence[str]) -> list[Table]:
         if True in negated:  # their numbers lie there negated
             kinds[negated], kind = -1, -1
     if kind >= 0:
-        return [Table(NAMES[kind], addresses, sizes, columns)]
+        return [Table(_native.TensorTable(NAMES[kind], addresses, sizes, columns))]
     made = []
     for own in np.unique(kinds[kinds >= 0]):
         places = np.flatnonzero(kinds == own)
-        made.append(Table(NAMES[own], addresses[places], sizes[places], columns, places))
+        lying = _native.TensorTable(NAMES[own], addresses[places], sizes[places], columns)
+        made.append(Table(lying, places))
     return [*made, *_one_by_one(columns, np.flatnonzero(kinds < 0), names)]
 
 
@@ -135,7 +154,8 @@ def _one_by_one(
         dtype = row[0].dtype
         size = lying[0].numel() * (2 if dtype in COMPLEX else 1)
         name = NAMES[TYPES.index(COMPLEX.get(dtype, dtype))]
-        yield Table(name, addresses, np.array([size]), lying, np.array([place]), copies)
+        table = _native.TensorTable(name, addresses, np.array([size]), lying)
+        yield Table(table, np.array([place]), copies)
 
 
 def _resolved(tensor: torch.Tensor) -> torch.Tensor:
@@ -191,4 +211,5 @@ def _check(name: str, tensor: torch.Tensor, param: torch.Tensor, written: bool) 
 def write_back(table: Table) -> None:
     """Bring what a kernel made in copies to where it belongs."""
     for new, old in table.copies:
-        old.copy_(new)
+        with torch.no_grad():
+            old.copy_(new)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from schuss import _native
 from schuss.checks import check_flags
 from schuss.errors import InvalidArgument, InvalidType
 from schuss.formulas.spec import check_number
@@ -220,9 +219,7 @@ def divided_step(
 def norm_of(tensors: list[torch.Tensor]) -> float:
     """Norm of all numbers together, summed in float64 over tiles of fixed size."""
     found = tables([tensors, tensors], ("the tensor", "the gradient"))
-    return math.sqrt(
-        math.fsum(_native.squared_norm(t.dtype, t.addresses, t.sizes, crew(t)) for t in found)
-    )
+    return math.sqrt(math.fsum(t.lying.squared_norm(crew(t)) for t in found))
 
 
 class Accumulator:
