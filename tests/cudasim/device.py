@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,11 @@ class SimulatedDevice(Device):
 
     def download(self, array: np.ndarray) -> np.ndarray:
         return array.copy()
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
 
     def address(self, array: np.ndarray) -> int:
         return int(array.ctypes.data)

@@ -41,6 +41,7 @@ def expressions(unit: str) -> list[str]:
             *(f"outputs_weigh<{t}, {loss}>" for t in COMPUTED for loss in losses),
             *(f"outputs_weigh_together<{t}, {loss}>" for t in COMPUTED for loss in vectors),
         ],
+        "probe": [f"probe_{kernel}<0>" for kernel in ("launch", "barrier", "copy")],
         "samples": [
             *(f"gram<{s}>" for s in STORED),
             *(f"descend_samples<{s}, log_loss, {h.lanes}, {h.packs}>" for s in STORED

@@ -106,7 +106,10 @@ def _runtime(flavour: str) -> Path:
     """The scheduler, all its files in one."""
     files = [path for path in sorted(HERE.glob("*.cpp"))]
     text = "".join(f'#line 1 "{path}"\n{path.read_text()}' for path in files)
-    flags = [*FLAGS, *FLAVOURS[flavour].runtime, f"-I{HERE}"]
+    # Its thread-local variables have a fixed place from the begin, also where the first kernels that
+    # are loaded read none of them.
+    fixed = "-ftls-model=initial-exec"
+    flags = [*FLAGS, fixed, *FLAVOURS[flavour].runtime, f"-I{HERE}"]
     return _library(f"runtime-{flavour}", text, flags, [])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
 
@@ -62,6 +63,10 @@ class Device(ABC):
     @abstractmethod
     def address(self, array: Any) -> int:
         """Where the array's numbers begin."""
+
+    @abstractmethod
+    def seconds(self, work: Callable[[], None]) -> float:
+        """How long the device takes for all that ``work`` starts."""
 
     def resident_blocks(self, unit: str, expression: str, shared: int = 0) -> int:
         """Blocks of the kernel that the whole device runs at once."""
@@ -190,3 +195,12 @@ class CupyDevice(Device):
     def address(self, array: Any) -> int:
         """Where the array's numbers begin."""
         return int(array.data.ptr)
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """How long the GPU takes, between two events on its stream."""
+        start, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(start, end)) / 1e3

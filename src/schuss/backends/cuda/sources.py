@@ -9,7 +9,7 @@ from importlib import resources
 __all__ = ["UNITS", "source"]
 
 # Each is compiled by itself, with only the kernels that are asked for.
-UNITS = ("outputs", "rows", "samples", "sparse", "steps", "vectors")
+UNITS = ("outputs", "probe", "rows", "samples", "sparse", "steps", "vectors")
 
 _INCLUDE = re.compile(r'^#include "(?P<name>[^"]+)"$', re.MULTILINE)
 
