@@ -6,7 +6,10 @@ errors may grow with its length.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +17,12 @@ from cudasim import simulator
 from cudasim.device import SimulatedDevice
 from support import LABELS, all_losses, labels
 
+import schuss
 from schuss.backends import Problem, Segment, State, choose
 from schuss.backends.cuda import shapes
 from schuss.backends.cuda.backend import CudaBackend
+from schuss.backends.cuda.device import why_not
+from schuss.backends.cuda.signatures import signature
 from schuss.backends.cuda.steps import WAYS
 from schuss.formulas import bijection, losses, rules
 from schuss.formulas.losses import LOSSES
@@ -343,6 +349,91 @@ def test_mixed_blocks(cuda, index):
         found = cuda.mix(block, row, starts, turned, begin, end)
         expected = bijection.mix(block, row, starts, turned, begin, end)
         np.testing.assert_array_equal(found, expected)
+
+
+# ---- Whole fits ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"loss": "log_loss", "batch_size": 64, "rule": "adam", "average": True, "alpha": 0.01},
+        {"batch_size": 1, "alpha": 0.01, "evaluate": "both", "validation": 0.2},
+        {"batch_size": "full", "clip_norm": 0.1, "drop_last": False, "epochs": 5},
+        {"accumulate": 3, "batch_size": 16, "order": "blocks"},
+        {"loss": "multinomial", "classes": 4, "batch_size": 50},
+    ],
+    ids=str,
+)
+def test_fits_are_those_of_the_reference(cuda, options):
+    rng = np.random.default_rng(9)
+    options = dict(options)
+    X = rng.standard_normal((300, 9))
+    y = X @ rng.standard_normal(9) + 0.1 * rng.standard_normal(300)
+    if "classes" in options:
+        y = np.digitize(y, np.quantile(y, np.linspace(0, 1, options.pop("classes") + 1)[1:-1]))
+    elif "loss" in options:
+        y = y > 0
+    found, expected = (
+        schuss.fit(X, y, **{"epochs": 2, "seed": 3} | options, backend=backend)
+        for backend in (cuda, "reference")
+    )
+    np.testing.assert_allclose(found.coef, expected.coef, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        found.history.to_dict()["train_loss"], expected.history.to_dict()["train_loss"], rtol=1e-9
+    )
+    assert found.backend == "cuda"
+
+
+def test_data_leaves_the_device_with_its_problem(cuda):
+    of = problem("float32", 50, 5)
+    cuda.gradient(of, start(of), (0, 50))
+    kept = len(cuda._kept)
+    del of
+    assert len(cuda._kept) == kept - 1
+
+
+# ---- What is asked of a device -------------------------------------------------------------------
+
+
+def test_a_launch_is_held_to_the_declarations():
+    numbers = device().zeros(4, np.float32)
+    arguments = {"from": numbers, "to": numbers, "size": 4}
+    device().launch("probe", "probe_copy<0>", 1, **arguments)
+    for changes, message in [
+        ({"size": 4, "count": 3}, r"takes \['from', 'to', 'size'\]"),
+        ({"to": device().zeros(4, np.float64)}, r"probe_copy<0>.to: declared float32, got float64"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            device().launch("probe", "probe_copy<0>", 1, **arguments | changes)
+
+
+def test_structs_lie_as_the_compiler_lays_them():
+    """The simulator compares sizes at every launch; here are the places within one."""
+    found = signature("rows", "gradient<float16, huber, 8, 1, false>").parameters[0].dtype
+    assert found.fields is not None
+    assert [found.fields[name][1] for name in found.names] == [0, 8, 16, 24, 32, 40]
+    assert found.itemsize == 48
+
+
+def test_a_gpu_that_is_not_there_is_told():
+    cupy = pytest.importorskip("cupy")
+    if cupy.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert "no usable CUDA driver or GPU" in why_not()
+    with pytest.raises(schuss.errors.BackendError, match="no usable CUDA driver or GPU"):
+        schuss.fit(np.eye(3), np.ones(3), backend="cuda")
+
+
+@pytest.mark.nightly
+def test_the_gpu_script_runs_to_its_end():
+    script = Path(__file__).parents[1] / "bench" / "gpu.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--simulate"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "none of which is a figure" in done.stdout
 
 
 # ---- Every order of the threads ------------------------------------------------------------------

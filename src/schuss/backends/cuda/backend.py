@@ -178,8 +178,8 @@ class CudaBackend:
         rows = [[w, g, *memory] for w, g, memory in zip(params, grads, slots, strict=True)]
         there = [[upload(array) for array in row] for row in rows]
         addresses = np.zeros((len(rows), 4), np.int64)
-        for row, arrays in zip(addresses, there, strict=True):
-            row[: len(arrays)] = [self.device.address(a) for a in arrays]
+        for own, arrays in zip(addresses, there, strict=True):
+            own[: len(arrays)] = [self.device.address(a) for a in arrays]
         constants = rule.constants(np.array([step]), np.array([lr], dtype=np.float64))[0]
         self.device.launch(
             "vectors",
@@ -194,9 +194,9 @@ class CudaBackend:
             constants=upload(constants),
             decay=rule.coupled_decay,
         )
-        for row, arrays in zip(rows, there, strict=True):
-            for k in (0, *range(2, len(row))):  # all but the gradient
-                row[k][...] = self.device.download(arrays[k])
+        for host, arrays in zip(rows, there, strict=True):
+            for k in (0, *range(2, len(host))):  # all but the gradient
+                host[k][...] = self.device.download(arrays[k])
 
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         """``dst = scale * (dst + sum of sources)``, in place."""

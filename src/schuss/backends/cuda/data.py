@@ -6,6 +6,7 @@ gradient up. What comes after the sums is the same for all (schuss.backends.cuda
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,6 +104,7 @@ class Kind(Protocol):
 
     problem: Problem
     columns: int
+    computed: str
 
     @property
     def model(self) -> dict[str, int]:
@@ -126,6 +128,12 @@ def on_device(device: Device, problem: Problem) -> Kind:
     if problem.is_sparse:
         return SparseRows(device, problem)
     return DenseRows(device, problem) if problem.n_outputs == 1 else Outputs(device, problem)
+
+
+def without_rows(problem: Problem) -> Problem:
+    """What a problem is beside its rows; whoever keeps this does not keep those."""
+    nothing = np.empty((0, problem.n_features), problem.X.dtype)
+    return dataclasses.replace(problem, X=nothing, y=problem.y[:0].copy(), sample_weight=None)
 
 
 def packs_of(X: np.ndarray) -> tuple[np.ndarray, int]:
@@ -153,7 +161,8 @@ class _Padded:
     """Parameters (n_outputs, n_features + 1) that lie as (n_outputs, width + 1) on the device."""
 
     def __init__(self, device: Device, problem: Problem, width: int) -> None:
-        self.device, self.problem, self.width = device, problem, width
+        self.device, self.width = device, width
+        self.problem = without_rows(problem)
         self.columns = problem.n_outputs * (width + 1)
         self.y = device.upload(problem.y)
         weight = problem.sample_weight

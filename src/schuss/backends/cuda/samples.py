@@ -52,6 +52,16 @@ class SampleSteps:
             "intercepts": device.zeros(1, np.float64),
         }
 
+    @property
+    def kernel(self) -> str:
+        """What runs the blocks."""
+        return f"descend_samples<{self.data.instance(self.data.problem.loss.name)}>"
+
+    def compile(self) -> None:
+        """Have the kernels compiled."""
+        for expression in (f"gram<{self.data.stored}>", self.kernel):
+            self.device.function("samples", expression)
+
     def run(self, places: Places) -> None:
         """Start them all: whole blocks together, then what is left."""
         whole, together = places.count // BLOCK_SAMPLES, BLOCKS_TOGETHER * BLOCK_SAMPLES
@@ -76,11 +86,10 @@ class SampleSteps:
             rows=own.arguments,
             products=products,
         )
-        kernel = f"descend_samples<{data.instance(data.problem.loss.name)}>"
         self.device.launch(
             "samples",
-            kernel,
-            min(self._useful_blocks(), self.device.resident_blocks("samples", kernel)),
+            self.kernel,
+            min(self._useful_blocks(), self.device.resident_blocks("samples", self.kernel)),
             cooperative=True,
             problem=data.arguments,
             rows=own.arguments,

@@ -35,7 +35,7 @@ class Run:
     segment : Segment
     """
 
-    def __init__(self, device: Device, data: Kind, state: State, segment: Segment) -> None:
+    def __init__(self, device: Device, data: Any, state: State, segment: Segment) -> None:
         self.device, self.data, self.state, self.segment = device, data, state, segment
         self.theta = device.upload(data.spread(state.theta))
         self.slots = [device.upload(data.spread(slot)) for slot in state.slots]
@@ -74,40 +74,65 @@ class Run:
 
     def steps(self) -> tuple[float, float]:
         """Start all of them and wait; returns their summed loss and the last one's norm."""
-        segment, data = self.segment, self.data
-        places = Places(self.device, segment.rows)
-        done = 0
-        if isinstance(data, DenseRows) and _by_blocks(data, self.state, segment):
+        segment = self.segment
+        if segment.n_steps == 0:
+            self._compile()
+            return 0.0, 0.0
+        places, done = Places(self.device, segment.rows), 0
+        if self._by_blocks():
             # The last step is one like those of batches, which tells the gradient's norm.
             done = segment.n_steps - 1
-            update, walk = self.update, self.parameters
-            mean = {name: walk[name] for name in ("theta", "average", "averaged")}
-            rates = np.asarray(segment.learning_rate, np.float64)
-            steps = SampleSteps(self.device, data, rates, update["l2"], mean, self.outcome)
-            steps.run(places.within(0, done))
+            self._sample_steps().run(places.within(0, done))
         way = self._way(segment.n_steps - done)
-        if isinstance(data, DenseRows) and way == "one launch":
-            self._all_steps(data, places)
+        if way == "one launch":
+            self._all_steps(places)
             done = segment.n_steps
         for number in range(done, segment.n_steps):
             batch = places.within(number * segment.batch_size, segment.batch_size)
-            if isinstance(data, DenseRows) and way == "one kernel":
-                self._step(data, number, batch, last=number == segment.n_steps - 1)
+            if way == "one kernel":
+                self._step(number, batch, last=number == segment.n_steps - 1)
             else:
                 self._large_step(number, batch)
         loss, norm = self.device.download(self.outcome["results"])
         return float(loss), float(norm)
 
+    def _by_blocks(self) -> bool:
+        """Whether margins follow from products of rows; L1's step is not linear."""
+        problem = self.data.problem
+        dense = isinstance(self.data, DenseRows) and not problem.penalty.l1
+        return dense and plain_per_sample(problem, self.state, self.segment)
+
+    def _sample_steps(self) -> SampleSteps:
+        walk = {name: self.parameters[name] for name in ("theta", "average", "averaged")}
+        rates = np.asarray(self.segment.learning_rate, np.float64)
+        l2 = self.update["l2"]
+        return SampleSteps(self.device, self.data, rates, l2, walk, self.outcome)
+
     def _way(self, n_steps: int) -> str:
         """The way of so many steps."""
-        if n_steps > 1 or self.sums.partials["parts"] * self.data.columns > SUMS_OF_ONE_BLOCK:
-            return WAYS[0] if n_steps > 1 else WAYS[2]
-        return WAYS[1]
+        if not isinstance(self.data, DenseRows):
+            return WAYS[2]
+        if n_steps > 1:
+            return WAYS[0]
+        alone = self.sums.partials["parts"] * self.data.columns <= SUMS_OF_ONE_BLOCK
+        return WAYS[1] if alone else WAYS[2]
 
-    def _all_steps(self, data: DenseRows, places: Places) -> None:
+    def _compile(self) -> None:
+        """Have the usual kernels of such steps compiled before there are any."""
+        if not isinstance(self.data, DenseRows):
+            return
+        if self._by_blocks():
+            self._sample_steps().compile()
+        self.device.function("rows", self._kernel("step" if self._by_blocks() else "descend"))
+
+    def _kernel(self, name: str) -> str:
+        """The instance of a kernel of whole steps."""
+        data, rule = self.data, self.state.rule.formula
+        return f"{name}<{data.instance(data.problem.loss.name, rule)}>"
+
+    def _all_steps(self, places: Places) -> None:
         """One kernel, as many blocks as there is work for and the device runs at once."""
-        instance = data.instance(data.problem.loss.name, self.state.rule.formula)
-        kernel = f"descend<{instance}>"
+        data, kernel = self.data, self._kernel("descend")
         resident = self.device.resident_blocks("rows", kernel, data.bytes_shared)
         self.device.launch(
             "rows",
@@ -124,13 +149,13 @@ class Run:
             outcome=self.outcome,
         )
 
-    def _step(self, data: DenseRows, number: int, batch: Places, last: bool) -> None:
+    def _step(self, number: int, batch: Places, last: bool) -> None:
         """One kernel: the block that comes last updates the parameters."""
+        data = self.data
         part = data.parts_of(self.sums, batch.count)
-        instance = data.instance(data.problem.loss.name, self.state.rule.formula)
         self.device.launch(
             "rows",
-            f"step<{instance}>",
+            self._kernel("step"),
             part["parts"],
             shared=data.bytes_shared,
             problem=data.arguments,
@@ -171,11 +196,6 @@ class Run:
             state.average[:] = self.data.gathered(read(self.average))
             state.averaged += self.segment.n_steps
         state.step += self.segment.n_steps
-
-
-def _by_blocks(data: DenseRows, state: State, segment: Segment) -> bool:
-    """Whether the segment's margins follow from products of rows: L1's step is not linear."""
-    return not data.problem.penalty.l1 and plain_per_sample(data.problem, state, segment)
 
 
 def outcome(device: Device, sums: Sums, columns: int) -> dict[str, Any]:
