@@ -29,8 +29,8 @@ from schuss.backends import Problem, Segment, State, choose
 from schuss.backends.cuda.backend import CudaBackend
 from schuss.backends.cuda.data import DenseRows, Places, on_device
 from schuss.backends.cuda.device import CupyDevice, Device, why_not
-from schuss.backends.cuda.shapes import CHUNK_NUMBERS, blocks_for
-from schuss.backends.cuda.steps import WAYS, Run
+from schuss.backends.cuda.shapes import BLOCK_THREADS, CHUNK_NUMBERS, blocks_for
+from schuss.backends.cuda.steps import WAYS, Run, outcome
 from schuss.errors import BackendError
 from schuss.formulas import losses, rules
 from schuss.formulas.bijection import round_keys
@@ -231,9 +231,29 @@ class Bench:
                 data = on_device(self.device, problem)
                 run = Run(self.device, data, state, Segment(rows, rates, 1))
                 self.note(
-                    f"sample, {loss.name}, d={d}", self.seconds(run.steps), "ns",
+                    f"sample, {loss.name}, d={d}, by blocks", self.seconds(run.steps), "ns",
                     lambda s, n=n: s / n * 1e9,
                 )  # fmt: skip
+                few = self.size(20_000, 300)
+                self.note(
+                    f"sample, {loss.name}, d={d}, row by row",
+                    self.seconds(self._serially(data, rows[:few])), "ns",
+                    lambda s, n=few: s / n * 1e9,
+                )  # fmt: skip
+
+    def _serially(self, data: DenseRows, rows: np.ndarray) -> Callable[[], None]:
+        """The baseline of per-sample descent: one block, a row at a time."""
+        device, packs = self.device, -(-data.width // (4 * BLOCK_THREADS))
+        ones = {name: device.upload(np.full(1, value, np.float32)) for name, value in
+                (("rate", 1e-4), ("keep", 1), ("tail", 1), ("reach", 1))}  # fmt: skip
+        theta, places = device.zeros(data.columns, np.float32), Places(device, rows)
+        made = outcome(device, data.room(1), data.columns)
+        packs = next(p for p in (1, 2, 4, 8) if p >= packs)
+        kernel = f"descend_serially<float, {data.problem.loss.name}, {BLOCK_THREADS}, {packs}>"
+        return lambda: device.launch(
+            "samples", kernel, 1, problem=data.arguments, rows=places.arguments,
+            chain=ones | {"stride": 0}, theta=theta, outcome=made,
+        )  # fmt: skip
 
     def vectors(self) -> None:
         """Steps of rules over many numbers, in one array and in many; the reduction."""

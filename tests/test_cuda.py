@@ -21,9 +21,10 @@ import schuss
 from schuss.backends import Problem, Segment, State, choose
 from schuss.backends.cuda import shapes
 from schuss.backends.cuda.backend import CudaBackend
+from schuss.backends.cuda.data import DenseRows, Places
 from schuss.backends.cuda.device import why_not
 from schuss.backends.cuda.signatures import signature
-from schuss.backends.cuda.steps import WAYS
+from schuss.backends.cuda.steps import WAYS, outcome
 from schuss.formulas import bijection, losses, rules
 from schuss.formulas.losses import LOSSES
 from schuss.formulas.penalties import Penalty
@@ -246,6 +247,30 @@ def test_samples_by_blocks_in_float32(cuda):
     of = problem("float32", 600, 40, losses.hinge(), weighted=False)
     segment = Segment(rows_of(600, 600), np.array([0.01]), 1)
     descents_agree(cuda, of, rules.sgd(), segment, name="float32")
+
+
+@pytest.mark.parametrize("d", [13, 2000])
+def test_samples_one_after_the_other(d):
+    """The kernel that bench/gpu.py holds the blocks against."""
+    of = problem("float64", 60, d, penalty=Penalty(0.1, 0.0))
+    there, data = device(), DenseRows(device(), of)
+    theta, rates = there.upload(data.spread(start(of))), np.linspace(0.01, 0.002, 50)
+    factors = {"rate": rates, "keep": 1 - rates * 0.1, "tail": rates, "reach": rates}
+    sums = outcome(there, data.room(1), data.columns)
+    there.launch(
+        "samples",
+        f"descend_serially<double, log_loss, 256, {1 if d < 512 else 4}>",
+        1,
+        problem=data.arguments,
+        rows=Places(there, rows_of(60, 50)).arguments,
+        chain=factors | {"stride": 1},
+        theta=theta,
+        outcome=sums,
+    )
+    expected = State.start(start(of), rules.sgd())
+    loss, _ = choose("reference").descend(of, expected, Segment(rows_of(60, 50), rates, 1))
+    close(data.gathered(theta), expected.theta, "float64")
+    close(sums["results"][0], loss, "float64")
 
 
 def test_samples_with_l1(cuda):

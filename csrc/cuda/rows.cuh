@@ -56,6 +56,19 @@ struct HeldRows {
     for (int k = 0; k < Packs; ++k)
       for (int q = 0; q < size; ++q) sum[k][q] += slope * x[k][q];
   }
+  // The weights go one step by the row in hand.
+  SCHUSS_DEVICE void advance(T keep, T step) {
+#pragma unroll
+    for (int k = 0; k < Packs; ++k)
+      for (int q = 0; q < size; ++q) w[k][q] = keep * w[k][q] - step * x[k][q];
+  }
+  // put(j, w) for each column in hand.
+  template <class Put>
+  SCHUSS_DEVICE void weights(Put put) const {
+    for (int k = 0; k < Packs; ++k)
+      for (int q = 0; q < size; ++q)
+        if (at(k) < packs) put(at(k) * size + q, w[k][q]);
+  }
   // put(j, sum) for each column in hand; the sums begin anew.
   template <class Put>
   SCHUSS_DEVICE void give(Put put) {

@@ -234,4 +234,31 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
+// The same row by row, in one block that holds the weights: the baseline. Each row waits for the
+// one before it, its loads, two sums over the block, and the loss.
+template <class S, template <class> class Loss, int Lanes, int Packs>
+__global__ void __launch_bounds__(block_threads)
+    descend_serially(const Problem<S> problem, const Rows rows, const Chain<Scalar<S>> chain,
+                     Scalar<S>* theta, const Outcome outcome) {
+  using T = Scalar<S>;
+  static_assert(Lanes == block_threads, "one team");
+  const Loss<T> loss(problem.loss_parameters);
+  HeldRows<S, Lanes, Packs> hand(problem.width, theta, nullptr);
+  T b = theta[problem.width];
+  double losses = 0;
+  for (int64_t place = 0; place < rows.count; ++place) {
+    const int64_t i = row_at(rows, place), at = place * chain.stride;
+    const T margin = sum_of_team<Lanes>(hand.take(problem.X + i * problem.width, true)) + b;
+    const T weight = problem.weight ? problem.weight[i] : T(1), y = problem.y[i];
+    const T step = chain.rate[at] * weight * loss.slope(margin, y);
+    losses += double(weight * loss.value(margin, y));
+    hand.advance(chain.keep[at], step);
+    if (problem.fit_intercept) b -= step;
+  }
+  hand.weights([&](int64_t j, T w) { theta[j] = w; });
+  if (threadIdx.x != 0) return;
+  theta[problem.width] = b;
+  outcome.results[0] += losses;
+}
+
 }  // namespace schuss

@@ -47,6 +47,7 @@ def expressions(unit: str) -> list[str]:
             *(f"descend_samples<{s}, log_loss, {h.lanes}, {h.packs}>" for s in STORED
               for h in (USUAL, LONG_ROWS)),
             *(f"descend_samples<{t}, {loss}, 32, 2>" for t in COMPUTED for loss in losses[1:]),
+            *(f"descend_serially<float, {loss}, 256, 1>" for loss in losses),
         ],
         "sparse": [
             *(f"sparse_gradient<{t}, {loss}, true>" for t in COMPUTED for loss in losses),
