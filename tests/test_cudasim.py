@@ -347,6 +347,15 @@ def test_clusters(schedule, size):
     np.testing.assert_array_equal(out, expected.reshape(4, 64))
 
 
+def test_every_portable_word_has_a_twin():
+    """What csrc/cuda spells in PTX, the simulator spells in C++."""
+    original = (HERE.parent / "csrc/cuda/portable.cuh").read_text()
+    words = re.findall(r"^(?:__device__ .*?|#define )(\w+)\(", original, flags=re.M)
+    assert "load_acquire" in words and "SCHUSS_DYNAMIC_SHARED" in words
+    twins = (HERE / "cudasim" / "portable.h").read_text()
+    assert [word for word in words if not re.search(rf"\b{word}\(", twins)] == []
+
+
 # ---- What is refused -----------------------------------------------------------------------------
 
 REFUSED = {

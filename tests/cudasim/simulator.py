@@ -20,7 +20,6 @@ rounding of the GPU's own functions.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import re
@@ -67,8 +66,8 @@ FLAVOURS = {
         ("-fsanitize=thread", "-fno-omit-frame-pointer"),
         ("-DSIM_THREAD",),
         "libtsan.so",
-        "TSAN_OPTIONS=halt_on_error=0:symbolize=0:exitcode=0:suppress_equal_stacks=0:suppress_equal_addresses=0"
-        ":report_thread_leaks=0:die_after_fork=0",
+        "TSAN_OPTIONS=halt_on_error=0:symbolize=0:exitcode=0:report_thread_leaks=0:die_after_fork=0"
+        ":suppress_equal_stacks=0:suppress_equal_addresses=0",
     ),
 }
 
@@ -104,10 +103,10 @@ def build(source: str, exports: dict[str, str], flavour: str | None = None) -> P
 
 def _runtime(flavour: str) -> Path:
     """The scheduler, all its files in one."""
-    files = [path for path in sorted(HERE.glob("*.cpp"))]
+    files = sorted(HERE.glob("*.cpp"))
     text = "".join(f'#line 1 "{path}"\n{path.read_text()}' for path in files)
-    # Its thread-local variables have a fixed place from the begin, also where the first kernels that
-    # are loaded read none of them.
+    # The kernels expect its thread-local variables at a fixed place; so must it, or the place is lost
+    # where the first kernels that are loaded read none of them.
     fixed = "-ftls-model=initial-exec"
     flags = [*FLAGS, fixed, *FLAVOURS[flavour].runtime, f"-I{HERE}"]
     return _library(f"runtime-{flavour}", text, flags, [])
@@ -115,6 +114,8 @@ def _runtime(flavour: str) -> Path:
 
 def _library(kind: str, text: str, flags: list[str], needs: list[Path]) -> Path:
     """The library in the cache that is made of these; made now if it is not there."""
+    import fcntl  # which Windows has not; there missing() says why nothing runs
+
     digest = hashlib.sha256()
     headers = [path.read_text() for path in sorted(HERE.glob("*.h"))]
     for part in [text, *flags, *map(str, needs), *headers, _compiler_version()]:
@@ -401,9 +402,8 @@ def python(flavour: str, *arguments: str, **keywords) -> subprocess.CompletedPro
 def _without_random_addresses() -> list[str]:
     """Older runtimes of the sanitizers fail where addresses are drawn from a wide range."""
     command = ["setarch", "-R"]
-    works = (
-        shutil.which("setarch") and not subprocess.run([*command, "true"], check=False).returncode
-    )
+    found = shutil.which(command[0])
+    works = found and subprocess.run([*command, "true"], check=False).returncode == 0
     return command if works else []
 
 
