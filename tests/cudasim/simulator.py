@@ -105,8 +105,8 @@ def _runtime(flavour: str) -> Path:
     """The scheduler, all its files in one."""
     files = sorted(HERE.glob("*.cpp"))
     text = "".join(f'#line 1 "{path}"\n{path.read_text()}' for path in files)
-    # The kernels expect its thread-local variables at a fixed place; so must it, or the place is lost
-    # where the first kernels that are loaded read none of them.
+    # The kernels expect its thread-local variables at a fixed place. So must it, or the place is
+    # lost where the first kernels that are loaded read none of them.
     fixed = "-ftls-model=initial-exec"
     flags = [*FLAGS, fixed, *FLAVOURS[flavour].runtime, f"-I{HERE}"]
     return _library(f"runtime-{flavour}", text, flags, [])
