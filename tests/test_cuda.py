@@ -21,10 +21,10 @@ import schuss
 from schuss.backends import Problem, Segment, State, choose
 from schuss.backends.cuda import shapes
 from schuss.backends.cuda.backend import CudaBackend
-from schuss.backends.cuda.data import DenseRows, Places
+from schuss.backends.cuda.data import DenseRows, Places, on_device
 from schuss.backends.cuda.device import why_not
 from schuss.backends.cuda.signatures import signature
-from schuss.backends.cuda.steps import WAYS, outcome
+from schuss.backends.cuda.steps import WAYS, Run, outcome
 from schuss.formulas import bijection, losses, rules
 from schuss.formulas.losses import LOSSES
 from schuss.formulas.penalties import Penalty
@@ -339,6 +339,19 @@ def test_apply(cuda, rule, name):
             close(mine, other, name)
 
 
+def test_arrays_of_another_kind_are_refused(cuda):
+    params = [np.ones(4, np.float32), np.ones(3, np.float32)]
+    for grads in (
+        [np.ones(4, np.float32), np.ones(3)],
+        [np.ones(4, np.float32), np.ones(2, np.float32)],
+    ):
+        with pytest.raises(schuss.errors.InvalidArgument, match=r"params\[1\]: expected 3 numbers"):
+            cuda.apply(rules.sgd(), params, grads, [(), ()], 0, 0.1)
+        with pytest.raises(schuss.errors.InvalidArgument, match="sources: expected 3 numbers"):
+            cuda.reduce(params[1], grads[1:], 1.0)
+    assert all((p == 1).all() for p in params)
+
+
 def test_apply_without_arrays(cuda):
     cuda.apply(rules.sgd(), [], [], [], 0, 0.1)
 
@@ -409,6 +422,30 @@ def test_fits_are_those_of_the_reference(cuda, options):
         found.history.to_dict()["train_loss"], expected.history.to_dict()["train_loss"], rtol=1e-9
     )
     assert found.backend == "cuda"
+
+
+def test_what_a_batch_needs_is_its_own(cuda):
+    """Steps of a problem go on where its gradient is asked for meanwhile, of another size."""
+    of = problem("float64", 20_000, 5)
+    data, state = on_device(device(), of), State.start(start(of), rules.sgd())
+    run = Run(device(), data, state, Segment((0, 20_000), np.array([0.1]), 20_000))
+    data.room(8)
+    run.steps()
+    run.give_back()
+    expected = State.start(start(of), rules.sgd())
+    choose("reference").descend(of, expected, Segment((0, 20_000), np.array([0.1]), 20_000))
+    close(state.theta, expected.theta, "float64")
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_results_do_not_depend_on_how_many_blocks_a_gpu_runs(cuda, clip, monkeypatch):
+    of, found = problem("float64", 300, 150, penalty=Penalty(0.1, 0.0)), set()
+    for blocks in (1, 2, 4, 7):
+        monkeypatch.setattr("cudasim.device.RESIDENT_BLOCKS", blocks)
+        state = State.start(start(of), rules.adam(), clip)
+        result = cuda.descend(of, state, Segment(rows_of(300, 300), np.array([0.1]), 64))
+        found.add((result, state.theta.tobytes()))
+    assert len(found) == 1
 
 
 def test_data_leaves_the_device_with_its_problem(cuda):

@@ -1,7 +1,7 @@
 // What kernels are handed: pointers, lengths and scalars, in structs passed by value. Plain data.
 //
-// schuss.backends.cuda.layout reads the structs and the kernels' parameters from this text, so that
-// what a launch passes is checked against what is declared here. It knows pointers, int32_t,
+// schuss.backends.cuda.signatures reads the structs and the kernels' parameters from this text, so
+// that what a launch passes is checked against what is declared here. It knows pointers, int32_t,
 // int64_t and double.
 #pragma once
 
@@ -90,7 +90,8 @@ struct State {
 };
 
 // What a run of steps leaves behind: (2,), summed loss of its samples and norm of the last step's
-// gradient. squares is (blocks,), what the norm is made of; total is (width + 1,), the step's sum.
+// gradient. squares has a number for every 32 columns, which the norm is made of; total has one for
+// each column, the step's sum.
 struct Outcome {
   double* results;
   double* squares;

@@ -18,37 +18,45 @@ struct Columns {
   }
 };
 
-// Sums of the columns over the parts, of which each has `all` columns, to `total`. Few columns are
-// shared among several groups of threads, and their sums added in the groups' order.
-SCHUSS_DEVICE void sum_columns(const Columns& columns, const Partials& partials, int64_t all,
-                               double* total) {
-  __shared__ double room[block_threads];
-  int together = 32;  // columns at once
-  while (together < block_threads && together < columns.high - columns.low) together *= 2;
-  const int groups = block_threads / together, group = int(threadIdx.x) / together;
-  for (int64_t first = columns.low; first < columns.high; first += together) {
-    const int64_t j = first + threadIdx.x % together;
-    double sum = 0;
-    if (j < columns.high) {
-#pragma unroll 8
-      for (int64_t part = group; part < partials.parts; part += groups)
-        sum += load_shared_by_all(partials.sums + part * all + j);
-    }
-    room[threadIdx.x] = sum;
-    __syncthreads();
-    if (group == 0 && j < columns.high) {
-      for (int other = 1; other < groups; ++other) sum += room[other * together + threadIdx.x];
-      total[j] = sum;
-    }
-    __syncthreads();
-  }
+// Columns that a block adds up at once: eight threads share the parts of each. A constant, so that
+// the order of no sum depends on how many blocks a GPU runs.
+constexpr int columns_together = 32;
+
+// Columns number `chunk` of those `all`.
+SCHUSS_DEVICE Columns chunk_of(int64_t chunk, int64_t width, int64_t all, int32_t fit_intercept) {
+  const int64_t low = chunk * columns_together, high = low + columns_together;
+  return {width, low, high < all ? high : all, fit_intercept};
 }
 
-SCHUSS_DEVICE double loss_sum(const Partials& partials) {
-  double total = 0;
-  for (int64_t part = 0; part < partials.loss_parts; ++part)
-    total += load_shared_by_all(partials.losses + 2 * part);
-  return total;
+SCHUSS_DEVICE int64_t chunks_in(int64_t all) {
+  return (all + columns_together - 1) / columns_together;
+}
+
+// Sums of a chunk's columns over the parts, of which each has `all` columns, to `total`.
+SCHUSS_DEVICE void sum_columns(const Columns& columns, const Partials& partials, int64_t all,
+                               double* total) {
+  constexpr int groups = block_threads / columns_together;
+  __shared__ double room[block_threads];
+  const int column = int(threadIdx.x) % columns_together;
+  const int64_t j = columns.low + column;
+  double sum = 0;
+  if (j < columns.high) {
+#pragma unroll 8
+    for (int64_t part = threadIdx.x / columns_together; part < partials.parts; part += groups)
+      sum += load_shared_by_all(partials.sums + part * all + j);
+  }
+  room[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x < columns_together && j < columns.high) {
+    for (int group = 1; group < groups; ++group) sum += room[group * columns_together + column];
+    total[j] = sum;
+  }
+  __syncthreads();
+}
+
+// The batch's loss, by a whole block; all threads get it.
+SCHUSS_DEVICE double loss_sum(const Partials& partials, double* room) {
+  return sum_shared_by_all(partials.losses, partials.loss_parts, 2, room);
 }
 
 // The mean gradient of a column with the penalty's part.

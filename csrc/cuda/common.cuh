@@ -37,7 +37,6 @@ struct alignas(16) Pack {
   S numbers[size];
 };
 
-// Of rows that are read once: they need not stay in the first-level cache.
 template <class S>
 SCHUSS_DEVICE Pack<S> load_pack(const S* p) {
   return *reinterpret_cast<const Pack<S>*>(p);
@@ -52,6 +51,20 @@ SCHUSS_DEVICE void store_pack(S* p, const Pack<S>& pack) {
 template <class T>
 SCHUSS_DEVICE T load_shared_by_all(const T* p) {
   return __ldcg(p);
+}
+
+// 16 bytes of those, from where such a pack begins.
+SCHUSS_DEVICE void load_pack_shared_by_all(const float* p, float* out) {
+  const float4 v = __ldcg(reinterpret_cast<const float4*>(p));
+  out[0] = v.x;
+  out[1] = v.y;
+  out[2] = v.z;
+  out[3] = v.w;
+}
+SCHUSS_DEVICE void load_pack_shared_by_all(const double* p, double* out) {
+  const double2 v = __ldcg(reinterpret_cast<const double2*>(p));
+  out[0] = v.x;
+  out[1] = v.y;
 }
 
 // ---- Sums in a fixed order ----
@@ -74,6 +87,15 @@ SCHUSS_DEVICE T block_sum(T v, T* room) {
   T sum = 0;
   for (int warp = 0; warp < int(blockDim.x) / 32; ++warp) sum += room[warp];
   return sum;
+}
+
+// Over every `stride`-th of `count` numbers that other blocks wrote; all threads get it.
+SCHUSS_DEVICE double sum_shared_by_all(const double* numbers, int64_t count, int stride,
+                                       double* room) {
+  double sum = 0;
+  for (int64_t at = threadIdx.x; at < count; at += block_threads)
+    sum += load_shared_by_all(numbers + at * stride);
+  return block_sum(sum, room);
 }
 
 // ---- Blocks that wait for each other ----

@@ -27,8 +27,11 @@ __global__ void __launch_bounds__(block_threads)
   sum_part<Loss<Scalar<S>>, false, HeldRows<S, Lanes, Packs>>(problem, rows, state.theta, partials,
                                                               blockIdx.x, room);
   if (!last_to_arrive(outcome.arrived)) return;
-  const Columns all{problem.width, 0, problem.width + 1, problem.fit_intercept};
-  sum_columns(all, partials, problem.width + 1, outcome.total);
+  const int64_t columns = problem.width + 1;
+  for (int64_t chunk = 0; chunk < chunks_in(columns); ++chunk)
+    sum_columns(chunk_of(chunk, problem.width, columns, problem.fit_intercept), partials, columns,
+                outcome.total);
+  const Columns all{problem.width, 0, columns, problem.fit_intercept};
   double norm = 0;
   if (norm_wanted) {
     norm = squares_of_columns(all, update, rows.count, state.theta, outcome.total);
@@ -36,8 +39,9 @@ __global__ void __launch_bounds__(block_threads)
   }
   update_columns<Rule<Scalar<S>>>(all, update, number, rows.count, clipping(update.clip_norm, norm),
                                   state, outcome.total);
+  const double loss = loss_sum(partials, apart);
   if (threadIdx.x != 0) return;
-  outcome.results[0] += loss_sum(partials);
+  outcome.results[0] += loss;
   outcome.results[1] = norm;
 }
 
@@ -51,16 +55,13 @@ __global__ void __launch_bounds__(block_threads)
   SCHUSS_DYNAMIC_SHARED(unsigned char, room);
   __shared__ double apart[block_threads / 32];
   constexpr int teams = block_threads / Lanes;
-  const int64_t all = problem.width + 1, share = (all + gridDim.x - 1) / gridDim.x;
-  const int64_t begin = blockIdx.x * share, low = begin < all ? begin : all;
-  const Columns own{problem.width, low, low + share < all ? low + share : all,
-                    problem.fit_intercept};
+  const int64_t width = problem.width, all = width + 1, chunks = chunks_in(all);
   const int64_t part_rows = partials.rows_of_tile * teams * partials.tiles_of_part;
-  const bool first_thread = blockIdx.x == 0 && threadIdx.x == 0;
   GridBarrier barrier{outcome.arrived};
   for (int64_t number = 0; number * batch_size < rows.count; ++number) {
     const int64_t left = rows.count - number * batch_size;
     const int64_t count = left < batch_size ? left : batch_size;
+    const bool norm_wanted = update.clip_norm > 0 || left <= batch_size;
     const Rows batch = places_within(rows, number * batch_size, count);
     Partials sums = partials;
     sums.parts = sums.loss_parts = (count + part_rows - 1) / part_rows;
@@ -68,21 +69,30 @@ __global__ void __launch_bounds__(block_threads)
       sum_part<Loss<Scalar<S>>, false, HeldRows<S, Lanes, Packs>>(problem, batch, state.theta, sums,
                                                                   part, room);
     barrier.wait();
-    sum_columns(own, sums, all, outcome.total);
-    if (first_thread) outcome.results[0] += loss_sum(sums);
-    double norm = 0;
-    if (update.clip_norm > 0 || left <= batch_size) {
-      norm = squares_of_columns(own, update, count, state.theta, outcome.total);
-      norm = block_sum(norm, apart);
-      if (threadIdx.x == 0) outcome.squares[blockIdx.x] = norm;
-      barrier.wait();
-      norm = 0;
-      for (int k = 0; k < int(gridDim.x); ++k) norm += load_shared_by_all(outcome.squares + k);
-      norm = sqrt(norm);
-      if (first_thread) outcome.results[1] = norm;
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+      const Columns own = chunk_of(chunk, width, all, problem.fit_intercept);
+      sum_columns(own, sums, all, outcome.total);
+      if (!norm_wanted) continue;
+      double squares = squares_of_columns(own, update, count, state.theta, outcome.total);
+      squares = block_sum(squares, apart);
+      if (threadIdx.x == 0) outcome.squares[chunk] = squares;
     }
-    update_columns<Rule<Scalar<S>>>(own, update, number, count, clipping(update.clip_norm, norm),
-                                    state, outcome.total);
+    double norm = 0;
+    if (norm_wanted) {
+      barrier.wait();
+      norm = sqrt(sum_shared_by_all(outcome.squares, chunks, 1, apart));
+    }
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x)
+      update_columns<Rule<Scalar<S>>>(chunk_of(chunk, width, all, problem.fit_intercept), update,
+                                      number, count, clipping(update.clip_norm, norm), state,
+                                      outcome.total);
+    if (blockIdx.x == gridDim.x - 1) {  // which has the fewest columns
+      const double loss = loss_sum(sums, apart);
+      if (threadIdx.x == 0) {
+        outcome.results[0] += loss;
+        outcome.results[1] = norm;
+      }
+    }
     barrier.wait();
   }
 }

@@ -23,11 +23,12 @@ struct HeldRows {
 
   SCHUSS_DEVICE HeldRows(int64_t width, const T* theta, double*) : packs(width / size) {
 #pragma unroll
-    for (int k = 0; k < Packs; ++k)
-      for (int q = 0; q < size; ++q) {
-        w[k][q] = at(k) < packs ? load_shared_by_all(theta + at(k) * size + q) : T(0);
-        sum[k][q] = x[k][q] = 0;
-      }
+    for (int k = 0; k < Packs; ++k) {
+      for (int q = 0; q < size; ++q) w[k][q] = sum[k][q] = x[k][q] = 0;
+      if (at(k) < packs)
+        for (int q = 0; q < size; q += Pack<T>::size)
+          load_pack_shared_by_all(theta + at(k) * size + q, w[k] + q);
+    }
   }
 
   // The row into registers, zeros where there is none, and its share of the margin.

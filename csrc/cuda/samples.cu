@@ -8,9 +8,9 @@
 // and the sum of the block's iterates is
 //   (sum_i P(0, i)) w - sum_j R_j c_j x_j  with R_j = sum_{i >= j} P(j, i).
 //
-// Bytes per sample: width sizeof(S) three times, of which two come from the second-level cache;
-// flops: 4 width + k width. Bound by the chain of k steps, one after the other, up to some ten
-// thousand columns.
+// Bytes per sample: the row five times for K, once for its margin and once for the weights, most
+// from the second-level cache, and k numbers of K written and read; flops: 4 width + 5/4 k width.
+// Bound by the chain of k steps, one after the other, up to some ten thousand columns.
 #include "cuda/rows.cuh"
 #include "cuda/tiles.cuh"
 
@@ -94,13 +94,11 @@ struct Steps {
 // The steps of samples 32 turn <= j < 32 turn + 32 by their own warp: all its lanes work out the
 // step of lane j, as if it were theirs, and those after it go on from there.
 template <class T, class Loss>
-SCHUSS_DEVICE void step_warp(const Loss& loss, const Sample<T>& sample, const T* K, int turn,
+SCHUSS_DEVICE void step_warp(const Loss& loss, const Sample<T>& sample, const T* product, int turn,
                              int count, bool fit_intercept, T& q, T& b, T& seen, double& intercepts,
                              Steps<T>& steps) {
   const int lane = int(threadIdx.x) % 32;
-  T product[32], own = 0;
-#pragma unroll
-  for (int j = 0; j < 32; ++j) product[j] = j < lane ? K[(turn * 32 + j) * k] : T(0);
+  T own = 0;
 #pragma unroll
   for (int j = 0; j < 32; ++j) {
     const T margin = __shfl_sync(all_lanes, q, j) + b;
@@ -112,8 +110,9 @@ SCHUSS_DEVICE void step_warp(const Loss& loss, const Sample<T>& sample, const T*
       seen = margin;
     }
     if (lane > j) q = shrunk * q - step * product[j];
-    if (fit_intercept) b -= step;
-    if (turn * 32 + j < count) intercepts += double(b);
+    const bool there = turn * 32 + j < count;
+    if (fit_intercept && there) b -= step;
+    if (there) intercepts += double(b);
   }
   steps.taken[lane] = own;
   steps.kept[lane] = sample.keep;
@@ -136,8 +135,14 @@ SCHUSS_DEVICE void run_chain(const Problem<S>& problem, const Rows& rows, const 
   T b = load_shared_by_all(walk.theta + problem.width);
   double intercepts = 0;
   for (int turn = 0; turn < k / 32; ++turn) {
+    T product[32];  // on their way while the warps before this one step
+    if (warp >= turn) {
+#pragma unroll
+      for (int j = 0; j < 32; ++j)
+        product[j] = warp > turn || j < lane ? K[(turn * 32 + j) * k] : T(0);
+    }
     if (warp == turn) {
-      step_warp(loss, sample, K, turn, int(rows.count), problem.fit_intercept, q, b, seen,
+      step_warp(loss, sample, product, turn, int(rows.count), problem.fit_intercept, q, b, seen,
                 intercepts, steps);
       own = steps.taken[lane];
     }

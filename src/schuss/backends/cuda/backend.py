@@ -28,7 +28,7 @@ from schuss.backends.cuda.device import Device
 from schuss.backends.cuda.shapes import CHUNK_NUMBERS, TILE_SIDE, blocks_for, held
 from schuss.backends.cuda.steps import Run, combine, no_update, outcome
 from schuss.backends.protocol import Problem, Rows, Segment, State, length, take
-from schuss.errors import BackendError
+from schuss.errors import BackendError, InvalidArgument
 from schuss.formulas import bijection
 from schuss.formulas.losses import LOSSES, VECTOR_LOSSES, Loss
 from schuss.formulas.rules import Rule
@@ -176,6 +176,9 @@ class CudaBackend:
         if not first_chunk[-1]:
             return
         rows = [[w, g, *memory] for w, g, memory in zip(params, grads, slots, strict=True)]
+        for place, (param, *others) in enumerate(rows):
+            _check_alike(f"params[{place}]", params[0].dtype, param.size, [param])
+            _check_alike(f"grads or slots of params[{place}]", param.dtype, param.size, others)
         there = [[upload(array) for array in row] for row in rows]
         addresses = np.zeros((len(rows), 4), np.int64)
         for own, arrays in zip(addresses, there, strict=True):
@@ -200,6 +203,7 @@ class CudaBackend:
 
     def reduce(self, dst: np.ndarray, sources: Sequence[np.ndarray], scale: float) -> None:
         """``dst = scale * (dst + sum of sources)``, in place."""
+        _check_alike("sources", dst.dtype, dst.size, sources)
         there, others = self.device.upload(dst), [self.device.upload(s) for s in sources]
         addresses = np.array([self.device.address(a) for a in others], np.int64)
         self.device.launch(
@@ -266,3 +270,12 @@ class CudaBackend:
             gone = weakref.ref(problem, lambda _: self._kept.pop(key, None))
             kept = self._kept[key] = gone, on_device(self.device, problem)
         return kept[1]
+
+
+def _check_alike(name: str, dtype: np.dtype[Any], size: int, arrays: Sequence[np.ndarray]) -> None:
+    """Raise for arrays that a kernel, which knows only where they lie, would read wrongly."""
+    for array in arrays:
+        if array.dtype != dtype or array.size != size:
+            raise InvalidArgument(
+                f"{name}: expected {size} numbers of {dtype}, got {array.size} of {array.dtype}."
+            )

@@ -22,6 +22,7 @@ from schuss.backends.cuda.shapes import (
     room,
 )
 from schuss.backends.protocol import TILE_ROWS, Problem, Rows
+from schuss.errors import BackendError
 from schuss.formulas.losses import VectorLoss
 
 __all__ = [
@@ -78,7 +79,14 @@ class Sums:
     partials : dict
         As kernels take them; ``sums`` is None where a batch is added up in ``total`` at once.
     total : array of float64, shape (columns,)
+    cut : Cut or None
+        How dense rows are cut into parts.
+    slopes, norms : arrays or None
+        Of several outputs: each row's slopes, (rows, outputs), and squared norm.
     """
+
+    slopes: Any = None
+    norms: Any = None
 
     def __init__(
         self,
@@ -97,6 +105,7 @@ class Sums:
             "loss_parts": loss_parts,
         }
         self.total = device.zeros(columns, np.float64)
+        self.cut = cut
 
 
 class Kind(Protocol):
@@ -216,13 +225,14 @@ class DenseRows(_Padded):
         return ", ".join([self.stored, *parts, str(self.shape.lanes), str(self.shape.packs)])
 
     def room(self, count: int) -> Sums:
-        self.cut = Cut.of(count, self.shape.teams)
-        parts = self.cut.parts(count)
-        return Sums(self.device, self.columns, parts, parts, self.cut)
+        cut = Cut.of(count, self.shape.teams)
+        parts = cut.parts(count)
+        return Sums(self.device, self.columns, parts, parts, cut)
 
     def parts_of(self, sums: Sums, count: int) -> dict[str, Any]:
         """The sums of a batch that may be shorter than there is room for."""
-        parts = self.cut.parts(count)
+        assert sums.cut is not None
+        parts = sums.cut.parts(count)
         return sums.partials | {"parts": parts, "loss_parts": parts}
 
     def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
@@ -250,10 +260,11 @@ class Outputs(_Padded):
         self.k = problem.n_outputs
 
     def room(self, count: int) -> Sums:
-        self.slopes = self.device.empty((count, self.k), self.problem.dtype)
-        self.norms = self.device.empty(count, np.float64)
         slices, blocks = -(-count // SLICE_ROWS), blocks_for(count * self.k)
-        return Sums(self.device, self.columns, slices, blocks)
+        sums = Sums(self.device, self.columns, slices, blocks)
+        sums.slopes = self.device.empty((count, self.k), self.problem.dtype)
+        sums.norms = self.device.empty(count, np.float64)
+        return sums
 
     def add_up(self, places: Places, theta: Any, sums: Sums, norms: bool) -> None:
         loss, count = self.problem.loss, places.count
@@ -267,7 +278,7 @@ class Outputs(_Padded):
             -(-count // TILE_SIDE) * outputs,
             k=self.k,
             theta=theta,
-            out=self.slopes,
+            out=sums.slopes,
             **rows,
         )
         if norms:
@@ -276,7 +287,7 @@ class Outputs(_Padded):
                 f"outputs_norms<{self.stored}>",
                 blocks_for(count, WARPS),
                 fit_intercept=int(self.problem.fit_intercept),
-                out=self.norms,
+                out=sums.norms,
                 **rows,
             )
         together = isinstance(loss, VectorLoss)
@@ -289,8 +300,8 @@ class Outputs(_Padded):
             loss_parameters=self.loss_parameters,
             k=self.k,
             rows=places.arguments,
-            norms=self.norms if norms else None,
-            margins=self.slopes,
+            norms=sums.norms if norms else None,
+            margins=sums.slopes,
             losses=sums.partials["losses"],
         )
         self.device.launch(
@@ -298,7 +309,7 @@ class Outputs(_Padded):
             f"outputs_gradient<{self.stored}>",
             slices * outputs * columns,
             k=self.k,
-            slopes=self.slopes,
+            slopes=sums.slopes,
             rows_of_slice=SLICE_ROWS,
             sums=sums.partials["sums"],
             **rows,
@@ -340,6 +351,10 @@ class SparseRows(_Padded):
 
 def sparse_matrix(device: Device, X: Any) -> dict[str, Any]:
     """The three arrays of CSR on the device: columns as 32-bit numbers, begins as 64-bit ones."""
+    if X.shape[1] > np.iinfo(np.int32).max:
+        raise BackendError(
+            f"backend='cuda': X has {X.shape[1]} columns; expected fewer than 2^31 of sparse rows."
+        )
     return {
         "data": device.upload(X.data),
         "indices": device.upload(X.indices.astype(np.int32, copy=False)),

@@ -19,9 +19,6 @@ from schuss.backends.cuda.sources import source
 
 __all__ = ["CupyDevice", "Device", "Function", "why_not"]
 
-# Dynamic shared memory that a kernel may have without being asked.
-SHARED_BY_DEFAULT = 48 << 10
-
 
 class Function(Protocol):
     """A compiled kernel."""
@@ -105,19 +102,22 @@ def why_not() -> str | None:
     """None if a GPU can be used here, else what is missing and how to get it."""
     try:
         import cupy
-    except ImportError as error:
+    except Exception as error:  # also what a broken installation raises
         return f"CuPy is not installed ({error}): pip install 'schuss[cuda13]'"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
+    except Exception as error:  # a CuPy for another CUDA raises errors of its own
         return f"there is no usable CUDA driver or GPU: {error}"
     if count == 0:
         return "there is no CUDA device"
+    capability = cupy.cuda.Device().compute_capability
+    if int(capability) < 70:
+        return f"the GPU has compute capability {int(capability) / 10}; expected 7.0 or more"
     try:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:  # a loader's own, of a package that is not ours
         kind = type(error).__name__
-        return f"NVRTC was not found ({kind}): pip install nvidia-cuda-nvrtc"
+        return f"NVRTC was not found ({kind}): pip install nvidia-cuda-nvrtc (CUDA 12: -cu12)"
     return None
 
 
@@ -126,11 +126,6 @@ class CupyFunction:
 
     def __init__(self, kernel: Any) -> None:
         self.kernel = kernel
-
-    def _function(self, shared: int) -> int:
-        if shared > SHARED_BY_DEFAULT and shared > self.kernel.max_dynamic_shared_size_bytes:
-            self.kernel.max_dynamic_shared_size_bytes = shared
-        return int(self.kernel.kernel.ptr)
 
     def launch(
         self, blocks: int, threads: int, shared: int, packed: Packed, *, cooperative: bool
@@ -142,16 +137,24 @@ class CupyFunction:
         start = driver.launchCooperativeKernel if cooperative else driver.launchKernel
         stream, pointers = cupy.cuda.get_current_stream().ptr, ctypes.addressof(packed.pointers)
         sizes = (blocks, 1, 1, threads, 1, 1, shared, stream, pointers)
-        start(self._function(shared), *(sizes if cooperative else (*sizes, 0)))
+        start(int(self.kernel.kernel.ptr), *(sizes if cooperative else (*sizes, 0)))
 
     def resident_blocks(self, threads: int, shared: int) -> int:
         """Blocks that the whole device runs at once."""
         import cupy
 
         each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            self._function(shared), threads, shared
+            int(self.kernel.kernel.ptr), threads, shared
         )
-        return int(each) * int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+        return int(each) * _multiprocessors(cupy.cuda.Device().id)
+
+
+@cache
+def _multiprocessors(device: int) -> int:
+    """Of the device of that number; to ask for it takes its time."""
+    import cupy
+
+    return int(cupy.cuda.Device(device).attributes["MultiProcessorCount"])
 
 
 class CupyDevice(Device):

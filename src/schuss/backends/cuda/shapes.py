@@ -31,8 +31,9 @@ COLUMNS_OF_BLOCK = 32
 # A batch is cut into as many parts where it has the rows for it: twice the multiprocessors of a
 # large GPU.
 MOST_PARTS = 264
-# Dynamic shared memory that every device gives a block without being asked.
-SHARED_BYTES = 48 << 10
+# Dynamic shared memory that a block is given: every device allows 48 KiB, of which kernels take up
+# to 3 KiB for variables of their own.
+SHARED_BYTES = 45 << 10
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,11 @@ class Held:
 
 
 # In the order in which they are tried.
-SHAPES = tuple(Held(lanes, packs) for lanes in (8, 32, 256) for packs in (1, 2, 4, 8))
+# Few packs before few lanes: a small batch is then shared among more blocks.
+SHAPES = (
+    *(Held(8, packs) for packs in (1, 2)),
+    *(Held(lanes, packs) for lanes in (32, 256) for packs in (1, 2, 4, 8)),
+)
 LONG_ROWS = Held(BLOCK_THREADS, 0)
 
 

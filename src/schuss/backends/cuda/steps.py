@@ -10,7 +10,7 @@ from schuss.backends.compiled import plain_per_sample
 from schuss.backends.cuda.data import DenseRows, Kind, Places, Sums
 from schuss.backends.cuda.device import Device
 from schuss.backends.cuda.samples import SampleSteps
-from schuss.backends.cuda.shapes import COLUMNS_OF_BLOCK, MOST_PARTS
+from schuss.backends.cuda.shapes import BLOCK_THREADS, COLUMNS_OF_BLOCK
 from schuss.backends.protocol import Segment, State
 
 __all__ = ["Run", "no_update"]
@@ -134,10 +134,11 @@ class Run:
         """One kernel, as many blocks as there is work for and the device runs at once."""
         data, kernel = self.data, self._kernel("descend")
         resident = self.device.resident_blocks("rows", kernel, data.bytes_shared)
+        useful = max(self.sums.partials["parts"], data.columns // BLOCK_THREADS)
         self.device.launch(
             "rows",
             kernel,
-            min(resident, self.sums.partials["parts"]),
+            min(resident, useful),
             shared=data.bytes_shared,
             cooperative=True,
             problem=data.arguments,
@@ -177,7 +178,6 @@ class Run:
             "steps",
             f"finish<{data.computed}, {self.state.rule.formula}>",
             -(-data.columns // COLUMNS_OF_BLOCK),
-            partials=self.sums.partials,
             model=data.model,
             update=self.update,
             number=number,
@@ -202,7 +202,7 @@ def outcome(device: Device, sums: Sums, columns: int) -> dict[str, Any]:
     """What steps leave behind, as kernels take it."""
     return {
         "results": device.zeros(2, np.float64),
-        "squares": device.zeros(max(MOST_PARTS, -(-columns // COLUMNS_OF_BLOCK)), np.float64),
+        "squares": device.zeros(-(-columns // COLUMNS_OF_BLOCK), np.float64),
         "total": sums.total,
         "arrived": device.zeros(1, np.uint32),
     }
