@@ -5,9 +5,9 @@
                                          nothing is written, and no figure means anything
 
 First the machine itself is measured: a launch, a wait of all blocks, a copy. Then each kernel is
-timed beside the bound that is meant to bind it, those over rows after their results were held to the
-reference's: medians, and the smallest and largest of several turns. Seconds pass between two events on
-the GPU's stream; a whole run of steps has in them what the host does before and after.
+timed beside the bound that is meant to bind it, those over rows after their results were held to
+the reference's: medians, and the smallest and largest of several turns. Seconds pass between two
+events on the GPU's stream; a whole run of steps has in them what the host does before and after.
 """
 
 from __future__ import annotations
