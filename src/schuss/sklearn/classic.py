@@ -86,10 +86,11 @@ class ClassicTraining(Training):
         state.active = trained
         patience = [Patience(self) for _ in theta]
         outcomes: dict[int, Outcome] = {}
+        after = self._penalties(state)
         for epoch in range(1, max_iter + 1):
             for k in state.active:
                 journals[k].begin()
-            before, began = self._penalties(state), time.perf_counter()
+            before, began = after, time.perf_counter()
             first = (epoch - 1) * visits.length
             losses, done = self._walk(visits, updates + first, state, average, journals[0])
             check_finite(state, epoch)
@@ -100,12 +101,15 @@ class ClassicTraining(Training):
                 }
                 break
             seconds = time.perf_counter() - began
-            penalties = (before + self._penalties(state)) / 2
+            after = self._penalties(state)
+            penalties = (before + after) / 2
             step = updates + made
             for k in state.active:
-                w, loss = state.theta(k), losses[k] / visits.length
-                score = self.scores[k](w[:-1], w[-1]) if self.scores else np.nan
-                reached = score if self.scores else -(loss + penalties[k])
+                loss, score = losses[k] / visits.length, np.nan
+                reached = -(loss + penalties[k])
+                if self.scores:
+                    w = state.theta(k)
+                    reached = score = self.scores[k](w[:-1], w[-1])
                 moment, rate = at(state, k, step), self.last_rate(step, patience[k])
                 wish = journals[k].note(moment, loss, score, rate, seconds)
                 if patience[k].ends(reached) or wish or epoch == max_iter:

@@ -7,6 +7,7 @@ weights are trained.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from schuss.formulas.rules import Rule
 from schuss.signals import served
 from schuss.sklearn.attributes import MAX_INT, keep, start_of, weights_of
 from schuss.sklearn.classic import ClassicTraining
+from schuss.sklearn.columns import Columns
 from schuss.sklearn.inputs import in_dtype, readable
 from schuss.sklearn.options import CONSTRAINTS, departs, is_multinomial, journal_of, remember
 from schuss.sklearn.outputs import (
@@ -468,21 +470,25 @@ class SGDClassifier(Surface, linear_model.SGDClassifier):
         if self.early_stopping:
             signs = (signs_of(numbers, k, X.dtype) for k in classes)
             scores = [score_of(self, held_out, X, one, sample_weight) for one in signs]
+        start, average = start_of(self, X.dtype)
+        columns = Columns.of(self, setting.rows, start, average, max_iter)
+        setting = replace(setting, rows=columns.rows(setting.rows))
         training = ClassicTraining(
             **setting.of(self, numbers.astype(X.dtype), weights_of(sample_weight)),
             step=setting.recipe.step,
             own=self._expanded_class_weight.astype(X.dtype),
-            scores=scores,
+            scores=scores and [columns.score(score) for score in scores],
         )
-        start, average = start_of(self, X.dtype)
+        mean = columns.mean(average)
         jobs = min(effective_n_jobs(self.n_jobs), len(classes))
         journals = [journal_of(self, setting.n_rows, k) for k in classes]
-        given = (start, int(self.t_) - 1, max_iter, journals, average)
+        given = (columns.kept(start), int(self.t_) - 1, max_iter, journals, mean)
         with served(self._asked, terminate=False):
             shares = Parallel(n_jobs=jobs, verbose=self.verbose, require="sharedmem")(
                 delayed(training.run_all)(*given, share) for share in np.array_split(classes, jobs)
             )
-        made = [outcome for share in shares for outcome in share]
+        columns.put_mean(mean, average)
+        made = columns.whole([outcome for share in shares for outcome in share], start)
         remember(self, made, together=True)
         keep(self, made, average)
 

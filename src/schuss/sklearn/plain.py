@@ -19,6 +19,10 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 SHORT = 1 << 20
 
 
+# Up to so many numbers, BLAS works on the caller's thread.
+FEW = 10_000
+
+
 def plain(model: Any, X: Any) -> bool:
     """Whether X is an array of numbers as wide as a model that was fitted to such."""
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in FLOATS or not X.shape[0]:
@@ -30,8 +34,9 @@ def plain(model: Any, X: Any) -> bool:
 
 def finite(X: np.ndarray) -> bool:
     """Whether all numbers are finite, and no sum of them overflows."""
-    # The sum of squares is the quicker one; it takes numbers that lie side by side.
-    if X.flags.forc and math.isfinite(np.vdot(flat := X.ravel("K"), flat)):
+    # The sum of squares is the quicker one; it takes numbers that lie side by side. Of more of
+    # them, BLAS may give it to threads, which cost more than they save.
+    if X.size <= FEW and X.flags.forc and math.isfinite(np.vdot(flat := X.ravel("K"), flat)):
         return True
     with np.errstate(all="ignore"):
         return bool(np.isfinite(X.sum()))

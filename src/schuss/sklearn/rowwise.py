@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from schuss.backends import Problem
 from schuss.data.sparse import as_rows, is_sparse
 from schuss.signals import served
 from schuss.sklearn.classic import ClassicTraining
+from schuss.sklearn.columns import Columns
 from schuss.sklearn.options import journal_of
 from schuss.sklearn.recipe import Recipe, recipe_of
 from schuss.sklearn.training import Average, Outcome, SlopesCutOff, Training
@@ -105,6 +106,24 @@ def train(
     score: Any = None,
 ) -> list[Outcome]:
     """Train one weight vector, and the mean of its iterates, as the model says."""
+    columns = Columns.of(model, setting.rows, start, average, setting.max_iter)
+    narrow = replace(setting, rows=columns.rows(setting.rows))
+    mean = columns.mean(average)
+    made = _train(model, narrow, y, weights, columns.kept(start), mean, columns.score(score))
+    columns.put_mean(mean, average)
+    return columns.whole(made, start)
+
+
+def _train(
+    model: Any,
+    setting: Setting,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    start: np.ndarray,
+    average: Average | None,
+    score: Any,
+) -> list[Outcome]:
+    """The same on all columns that the rows have."""
     updates, fields = int(model.t_) - 1, setting.of(model, y, weights)
     training, journal = Training(**fields, score=score), journal_of(model, setting.n_rows)
     with served(model._asked, terminate=False):
