@@ -29,9 +29,12 @@ from schuss.formulas import bijection, losses, rules
 from schuss.formulas.losses import LOSSES
 from schuss.formulas.penalties import Penalty
 
-pytestmark = pytest.mark.skipif(
-    simulator.missing("plain") is not None, reason=str(simulator.missing("plain"))
-)
+pytestmark = [
+    pytest.mark.simulated,
+    pytest.mark.skipif(
+        simulator.missing("plain") is not None, reason=str(simulator.missing("plain"))
+    ),
+]
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 ROW_TYPES = ("float32", "float64", "bfloat16", "float16")
@@ -488,7 +491,6 @@ def test_a_gpu_that_is_not_there_is_told():
         schuss.fit(np.eye(3), np.ones(3), backend="cuda")
 
 
-@pytest.mark.nightly
 def test_the_gpu_script_runs_to_its_end():
     script = Path(__file__).parents[1] / "bench" / "gpu.py"
     done = subprocess.run(

@@ -15,6 +15,8 @@ import pytest
 from cudasim import simulator
 from cudasim.simulator import SimulatedModule, SimulatorError, build
 
+pytestmark = pytest.mark.simulated
+
 HERE = Path(__file__).parent
 FLAVOUR = simulator.own_flavour()
 SCHEDULES = ("forward", "reverse", "random-1", "random-2", "uniform-1")
@@ -418,7 +420,8 @@ def test_source_that_does_not_compile():
 @pytest.mark.parametrize("flavour", ["address", "thread"])
 def test_sanitized(flavour, schedules):
     require(flavour)
-    arguments = ("-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-k", schedules)
+    chosen = ("-m", "simulated and not nightly", "-k", schedules)
+    arguments = ("-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *chosen)
     done = simulator.python(flavour, *arguments, __file__, capture_output=True, timeout=600)
     print(done.stdout, done.stderr)
     assert done.returncode == 0
