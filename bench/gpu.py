@@ -326,10 +326,6 @@ class _Chosen(Run):
     def _way(self, n_steps: int) -> str:
         return self.way
 
-    def steps(self) -> tuple[float, float]:
-        self.outcome["arrived"] = self.device.zeros(1, np.uint32)
-        return super().steps()
-
 
 def simulated_device() -> Device:
     """The simulator of the tests."""

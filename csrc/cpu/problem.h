@@ -2,6 +2,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "../storage.h"
 #include "crew.h"
 
 namespace schuss {
@@ -10,30 +11,6 @@ namespace schuss {
 // ascending order. A wave is the number of tiles whose partial sums are held at once.
 constexpr int64_t tile_rows = 64;
 constexpr int64_t wave_tiles = 64;
-
-// What X may be stored as: float, double, or 16 bits that are widened to float as they are read.
-struct bfloat16 {
-  uint16_t bits;
-};
-struct float16 {
-  uint16_t bits;
-};
-
-// The type that is computed with.
-template <class S>
-struct scalar_type {
-  using type = S;
-};
-template <>
-struct scalar_type<bfloat16> {
-  using type = float;
-};
-template <>
-struct scalar_type<float16> {
-  using type = float;
-};
-template <class S>
-using Scalar = typename scalar_type<S>::type;
 
 // The data and the loss. X is (n, d), rows contiguous.
 template <class S>

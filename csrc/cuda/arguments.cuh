@@ -7,36 +7,9 @@
 
 #include "cuda/portable.cuh"
 #include "formulas.h"
+#include "storage.h"
 
 namespace schuss {
-
-// Rows of a tile: partial sums are formed in T over at most so many rows, and combined in float64
-// in ascending order (csrc/cpu/problem.h).
-constexpr int tile_rows = 64;
-
-// 16 bits that are widened to float as they are read.
-struct bfloat16 {
-  uint16_t bits;
-};
-struct float16 {
-  uint16_t bits;
-};
-
-// The type that is computed with.
-template <class S>
-struct scalar_type {
-  using type = S;
-};
-template <>
-struct scalar_type<bfloat16> {
-  using type = float;
-};
-template <>
-struct scalar_type<float16> {
-  using type = float;
-};
-template <class S>
-using Scalar = typename scalar_type<S>::type;
 
 // The data and the loss. X is (n, width): rows are padded with zeros to whole packs of 16 bytes, so
 // that every row begins at such a boundary and no loop has a remainder. Vectors of parameters are

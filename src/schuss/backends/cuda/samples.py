@@ -66,13 +66,16 @@ class SampleSteps:
         """Start them all: whole blocks together, then what is left."""
         whole, together = places.count // BLOCK_SAMPLES, BLOCKS_TOGETHER * BLOCK_SAMPLES
         whole *= BLOCK_SAMPLES
+        same = self._chain(0, 0, BLOCK_SAMPLES) if whole and self.rates.size == 1 else None
         for begin in range(0, whole, together):
-            self._blocks(places, begin, min(together, whole - begin), BLOCK_SAMPLES)
+            count = min(together, whole - begin)
+            self._blocks(places, begin, count, same or self._chain(begin, count, BLOCK_SAMPLES))
         if whole < places.count:
-            self._blocks(places, whole, places.count - whole, places.count - whole)
+            left = places.count - whole
+            self._blocks(places, whole, left, self._chain(whole, left, left))
 
-    def _blocks(self, places: Places, begin: int, count: int, size: int) -> None:
-        """Blocks of ``size`` samples, ``count`` samples in all."""
+    def _blocks(self, places: Places, begin: int, count: int, chain: dict[str, Any]) -> None:
+        """Blocks of samples whose steps have these factors, ``count`` samples in all."""
         data, own = self.data, places.within(begin, count)
         n_blocks, sides = -(-count // BLOCK_SAMPLES), BLOCK_SAMPLES // TILE_SIDE
         shape = (n_blocks, BLOCK_SAMPLES, BLOCK_SAMPLES)
@@ -94,7 +97,7 @@ class SampleSteps:
             problem=data.arguments,
             rows=own.arguments,
             products=products,
-            chain=self._chain(begin, count, size),
+            chain=chain,
             walk=self.walk | {"averaged": self.walk["averaged"] + begin},
             outcome=self.outcome | {"arrived": self.device.zeros(1, np.uint32)},
         )
@@ -106,13 +109,15 @@ class SampleSteps:
 
     def _chain(self, begin: int, count: int, size: int) -> dict[str, Any]:
         """The factors of these steps; of one block where all have one rate."""
-        same = self.rates.size == 1
-        rates = np.broadcast_to(self.rates, size) if same else self.rates[begin : begin + count]
-        names = ("rate", "keep", "tail", "reach")
+        if self.rates.size == 1:
+            return self._factors(np.broadcast_to(self.rates, size), size) | {"stride": 0}
+        return self._factors(self.rates[begin : begin + count], size) | {"stride": size}
+
+    def _factors(self, rates: np.ndarray, size: int) -> dict[str, Any]:
+        """Those on the device."""
+        names, dtype = ("rate", "keep", "tail", "reach"), self.data.problem.dtype
         made = zip(names, factors(rates, self.l2, size), strict=True)
-        dtype = self.data.problem.dtype
-        arrays = {name: self.device.upload(values.astype(dtype)) for name, values in made}
-        return arrays | {"stride": 0 if same else size}
+        return {name: self.device.upload(values.astype(dtype)) for name, values in made}
 
 
 def factors(rates: np.ndarray, l2: float, k: int) -> tuple[np.ndarray, ...]:

@@ -26,7 +26,7 @@ BLOCK_THREADS = 256
 CHUNK_NUMBERS = 1 << 14
 PACK_BYTES = 16
 TILE_SIDE = 64
-# Columns of a block that adds up parts (csrc/cuda/steps.cu).
+# Columns that a block adds up at once (csrc/cuda/columns.cuh).
 COLUMNS_OF_BLOCK = 32
 # A batch is cut into as many parts where it has the rows for it: twice the multiprocessors of a
 # large GPU.

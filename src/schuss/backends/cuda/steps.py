@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss.backends.compiled import plain_per_sample
+from schuss.backends.compiled import Steps, plain_per_sample
 from schuss.backends.cuda.data import DenseRows, Kind, Places, Sums
 from schuss.backends.cuda.device import Device
 from schuss.backends.cuda.samples import SampleSteps
@@ -46,18 +46,15 @@ class Run:
 
     def _update(self) -> dict[str, Any]:
         """How gradients become updates, as kernels take it."""
-        state, penalty, n_steps = self.state, self.data.problem.penalty, self.segment.n_steps
         rates = np.asarray(self.segment.learning_rate, dtype=np.float64)
-        constants = rates[:, None]
-        if state.rule.formula != "sgd":
-            numbers = np.arange(state.step, state.step + n_steps)
-            constants = state.rule.constants(numbers, np.broadcast_to(rates, n_steps))
+        steps = Steps(self.data.problem, self.state, rates, self.segment.n_steps)
+        constants = np.ascontiguousarray(steps.constants)
         return {
-            "constants": self.device.upload(np.ascontiguousarray(constants)),
+            "constants": self.device.upload(constants),
             "stride": constants.shape[1] if len(constants) > 1 else 0,
-            "l2": penalty.l2 + state.rule.coupled_decay,
-            "l1": penalty.l1,
-            "clip_norm": state.clip_norm,
+            "l2": steps.l2,
+            "l1": steps.l1,
+            "clip_norm": steps.clip_norm,
         }
 
     @property
@@ -147,7 +144,7 @@ class Run:
             partials=self.sums.partials,
             update=self.update,
             state=self.parameters,
-            outcome=self.outcome,
+            outcome=self.outcome | {"arrived": self.device.zeros(1, np.uint32)},
         )
 
     def _step(self, number: int, batch: Places, last: bool) -> None:
